@@ -1,0 +1,339 @@
+//! Floor 1: the configuration after checking. Whoever holds a [`Config`] holds one that makes sense: every secret was
+//! read, every name is unique, every route is distinct. [`load`] is the only way to one.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+use zeroize::Zeroizing;
+
+use crate::domain::client::Client;
+use crate::domain::scope::{OFFLINE_ACCESS, Scope, ScopeToken};
+use crate::domain::uri::{HostPattern, Resource};
+use crate::domain::user::User;
+
+/// The whole of gateway.yaml.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The issuer, and the base of every URL that the gateway hands out.
+    pub public_url: PublicUrl,
+    /// Where it accepts connections; at least one.
+    pub listen: Vec<Listener>,
+    /// Where `/metrics`, `/healthz` and `/readyz` are served.
+    pub admin: SocketAddr,
+    /// Where the state lives.
+    pub store: StoreConfig,
+    /// The authorization server's rules.
+    pub oauth: OAuthConfig,
+    /// What the consent page says about scopes, and who may have them.
+    pub scopes: Vec<ScopeInfo>,
+    /// The built-in accounts.
+    pub users: Vec<Account>,
+    /// The MCP servers behind the gateway; at least one.
+    pub upstreams: Vec<Upstream>,
+}
+
+/// `public_url`: an origin without a path or a trailing slash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicUrl {
+    /// `https://mcp.example.com`: the issuer identifier, byte for byte, wherever one is wanted (RFC 8414 §2).
+    pub origin: String,
+    /// `http` or `https`.
+    pub scheme: &'static str,
+    /// Host name or address, IPv6 in brackets, lower case.
+    pub host: String,
+    /// The port, if it is not the scheme's own.
+    pub port: Option<u16>,
+    /// Whether the host is this machine: only then may the scheme be http, and do cookies go without `Secure`.
+    pub loopback: bool,
+}
+
+/// One public listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// The certificate, for TLS.
+    pub tls: Option<TlsFiles>,
+}
+
+/// PEM files; checked to hold a usable certificate and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificate chain, the server's own first.
+    pub cert: PathBuf,
+    /// Private key.
+    pub key: PathBuf,
+}
+
+/// `store`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreConfig {
+    /// The embedded database in this directory.
+    Sled {
+        /// Made if it is missing.
+        path: PathBuf,
+    },
+}
+
+/// `oauth`.
+#[derive(Clone, Debug)]
+pub struct OAuthConfig {
+    /// Scopes that exist for every upstream.
+    pub scopes: Scope,
+    /// Lifetime of an authorization code.
+    pub code_expires_in: Duration,
+    /// Lifetime of an access token.
+    pub access_token_expires_in: Duration,
+    /// Lifetime of a refresh token; each rotation begins a new one.
+    pub refresh_token_expires_in: Duration,
+    /// Whether confidential clients need PKCE too. Public clients always do.
+    pub require_pkce: bool,
+    /// How long a rotated refresh token gets its successor again.
+    pub refresh_grace: Duration,
+    /// Whether `iss` is sent and announced (RFC 9207).
+    pub issuer_in_response: bool,
+    /// A path under which the endpoints answer too and are advertised; empty, or `/…` without a trailing slash.
+    pub endpoint_prefix: String,
+    /// Which upstream the path-less protected-resource document names.
+    pub root_resource: RootResource,
+    /// Whether clients may register themselves (RFC 7591).
+    pub dynamic_registration: bool,
+    /// Hosts that https redirect URIs of registering clients may name.
+    pub allowed_redirect_hosts: Vec<HostPattern>,
+    /// Clients known in advance.
+    pub clients: Vec<Client>,
+}
+
+/// `oauth.root_resource`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RootResource {
+    /// The only upstream; none if there are several.
+    Auto,
+    /// None.
+    None,
+    /// The upstream of this name.
+    Named(String),
+}
+
+/// An entry of `scopes`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScopeInfo {
+    /// The scope.
+    pub name: ScopeToken,
+    /// What the consent page says it allows.
+    pub description: Option<String>,
+    /// Only members of these may be granted it; `None` for everyone.
+    pub groups: Option<Vec<String>>,
+}
+
+/// An entry of `users`.
+#[derive(Clone)]
+pub struct Account {
+    /// Who it is.
+    pub user: User,
+    /// An argon2 PHC string.
+    pub password_hash: Zeroizing<String>,
+}
+
+/// An entry of `upstreams`.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// Label in metrics and logs.
+    pub name: String,
+    /// The public path: begins with `/`, has no trailing slash; empty for the root.
+    pub path: String,
+    /// `host` or `host:port` in lower case, if it is routed by Host as well.
+    pub host: Option<String>,
+    /// What clients know it as: the public URL of the path.
+    pub resource: Resource,
+    /// Where it really is.
+    pub url: UpstreamUrl,
+    /// Needed, all of them, for any use of it.
+    pub scopes: Scope,
+    /// What it is told about the caller.
+    pub identity_headers: Vec<(HeaderName, Claim)>,
+    /// Sent on every request; values are marked sensitive.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Browser origins besides our own; `*` for any.
+    pub allowed_origins: Vec<String>,
+    /// Its limits.
+    pub limits: Limits,
+}
+
+/// The MCP endpoint of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamUrl {
+    /// Whether it is https.
+    pub tls: bool,
+    /// Name or address, IPv6 without brackets.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// What its `Host` header says: with the port where it is not the scheme's own.
+    pub authority: String,
+    /// Path of the MCP endpoint, at least `/`.
+    pub path: String,
+}
+
+/// What an identity header can carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Claim {
+    /// The stable identifier.
+    Subject,
+    /// The username.
+    Username,
+    /// The e-mail address.
+    Email,
+    /// The full name.
+    Name,
+    /// The groups, comma-separated.
+    Groups,
+    /// The granted scopes, space-separated.
+    Scope,
+    /// The OAuth client's id.
+    ClientId,
+}
+
+/// `upstreams[].limits`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Most bytes of a request body.
+    pub body: u64,
+    /// Time to reach the upstream.
+    pub connect_timeout: Duration,
+    /// Time until its response begins.
+    pub response_timeout: Duration,
+    /// Silence after which a response is cut; `None` for never.
+    pub idle_stream: Option<Duration>,
+    /// Requests of one subject in a minute; `None` for any number.
+    pub requests_per_minute: Option<u32>,
+}
+
+/// The default map of contract §4: header and claim.
+pub const DEFAULT_IDENTITY_HEADERS: [(HeaderName, Claim); 6] = [
+    (HeaderName::from_static("x-forwarded-user"), Claim::Subject),
+    (
+        HeaderName::from_static("x-forwarded-preferred-username"),
+        Claim::Username,
+    ),
+    (HeaderName::from_static("x-forwarded-email"), Claim::Email),
+    (HeaderName::from_static("x-forwarded-groups"), Claim::Groups),
+    (HeaderName::from_static("x-forwarded-scope"), Claim::Scope),
+    (HeaderName::from_static("x-forwarded-client-id"), Claim::ClientId),
+];
+
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Account")
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body: 4 << 20,
+            connect_timeout: Duration::from_secs(5),
+            response_timeout: Duration::from_secs(60),
+            idle_stream: None,
+            requests_per_minute: None,
+        }
+    }
+}
+
+impl PublicUrl {
+    /// An absolute URL below the public one.
+    #[must_use]
+    pub fn join(&self, path: &str) -> String {
+        format!("{}{path}", self.origin)
+    }
+
+    /// `host` or `host:port`, as a `Host` header has it.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        self.port
+            .map_or_else(|| self.host.clone(), |port| format!("{}:{port}", self.host))
+    }
+}
+
+impl Config {
+    /// The upstream that this resource is the public URL of.
+    #[must_use]
+    pub fn upstream_for(&self, resource: &Resource) -> Option<&Upstream> {
+        self.upstreams.iter().find(|upstream| upstream.resource == *resource)
+    }
+
+    /// The upstream that the path-less protected-resource document names, and that a request without `resource` means.
+    #[must_use]
+    pub fn root_upstream(&self) -> Option<&Upstream> {
+        match (&self.oauth.root_resource, self.upstreams.as_slice()) {
+            (RootResource::Auto, [only]) => Some(only),
+            (RootResource::Auto | RootResource::None, _) => None,
+            (RootResource::Named(name), all) => all.iter().find(|upstream| upstream.name == *name),
+        }
+    }
+
+    /// The absolute URL of an endpoint as discovery advertises it.
+    #[must_use]
+    pub fn endpoint(&self, path: &str) -> String {
+        format!("{}{}{path}", self.public_url.origin, self.oauth.endpoint_prefix)
+    }
+
+    /// Every scope that exists for an upstream: the general ones, its own, and described ones that no upstream names.
+    #[must_use]
+    pub fn scopes_of(&self, upstream: &Upstream) -> Scope {
+        let unclaimed: Scope = self
+            .scopes
+            .iter()
+            .map(|info| info.name.clone())
+            .filter(|name| !self.upstreams.iter().any(|any| any.scopes.contains(name.as_str())))
+            .collect();
+        upstream.scopes.union(&self.oauth.scopes).union(&unclaimed)
+    }
+
+    /// What a client that names no scope gets (RFC 6749 §3.3): what the upstream needs, else `profile` where that exists.
+    #[must_use]
+    pub fn default_scope(&self, upstream: &Upstream) -> Scope {
+        if upstream.scopes.is_empty() {
+            self.oauth.scopes.filtered(|token| token.as_str() == "profile")
+        } else {
+            upstream.scopes.clone()
+        }
+    }
+
+    /// Every scope there is, for discovery's `scopes_supported`.
+    #[must_use]
+    pub fn all_scopes(&self) -> Scope {
+        self.upstreams.iter().fold(self.oauth.scopes.clone(), |all, upstream| {
+            all.union(&self.scopes_of(upstream))
+        })
+    }
+
+    /// Whether a person may be granted a scope.
+    #[must_use]
+    pub fn may_be_granted(&self, user: &User, scope: &ScopeToken) -> bool {
+        let info = self.scopes.iter().find(|info| info.name == *scope);
+        info.is_none_or(|info| user.in_any_group(info.groups.as_deref()))
+    }
+
+    /// What the consent page says a scope allows.
+    #[must_use]
+    pub fn describe(&self, scope: &ScopeToken) -> String {
+        let configured = self
+            .scopes
+            .iter()
+            .find(|info| info.name == *scope)
+            .and_then(|info| info.description.clone());
+        configured.unwrap_or_else(|| match scope.as_str() {
+            "openid" => "Know who you are".to_owned(),
+            "profile" => "See your name and username".to_owned(),
+            "email" => "See your e-mail address".to_owned(),
+            OFFLINE_ACCESS => "Stay connected while you are away".to_owned(),
+            other => other.to_owned(),
+        })
+    }
+}

@@ -1,0 +1,223 @@
+//! OAuth clients: RFC 6749 §2 and the metadata of RFC 7591 §2.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::clock::Timestamp;
+use super::scope::Scope;
+use super::secret::{SecretHash, random_bytes};
+use super::uri::RedirectUri;
+
+/// Longest client id that we look up.
+const MAX_ID_LENGTH: usize = 512;
+
+/// A client identifier (RFC 6749 §2.2): visible ASCII.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ClientId(String);
+
+/// How a client shows at the token endpoint that it is itself (RFC 7591 §2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientAuthMethod {
+    /// A public client: it cannot keep a secret.
+    None,
+    /// HTTP Basic.
+    ClientSecretBasic,
+    /// In the form.
+    ClientSecretPost,
+}
+
+/// What a client may present at the token endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GrantType {
+    /// RFC 6749 §4.1.
+    AuthorizationCode,
+    /// RFC 6749 §6.
+    RefreshToken,
+}
+
+/// How a client became known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientOrigin {
+    /// Listed in gateway.yaml.
+    Configured,
+    /// It registered itself (RFC 7591).
+    Registered,
+}
+
+/// A client as the rules see it: everything in it has been checked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Client {
+    /// Its identifier.
+    pub id: ClientId,
+    /// How it became known.
+    pub origin: ClientOrigin,
+    /// SHA-256 of its secret; none for a public client.
+    pub secret: Option<SecretHash>,
+    /// The method that it registered; `None` if it never said and may use Basic or the form.
+    pub auth_method: Option<ClientAuthMethod>,
+    /// Where codes may be sent.
+    pub redirect_uris: Vec<RedirectUri>,
+    /// What it may present at the token endpoint.
+    pub grant_types: Vec<GrantType>,
+    /// The scopes that it registered for; `None` for any.
+    pub scope: Option<Scope>,
+    /// What it calls itself. Anybody may write anything here: for display only, as text.
+    pub name: Option<String>,
+    /// Registered metadata that is handed back and never used (RFC 7591 §3.2.1).
+    pub display: ClientDisplay,
+    /// When it became known.
+    pub created_at: Timestamp,
+}
+
+/// Metadata about a client's makers; handed back, never fetched and never linked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClientDisplay {
+    /// Home page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_uri: Option<String>,
+    /// Logo; never loaded by our pages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logo_uri: Option<String>,
+    /// Terms of service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tos_uri: Option<String>,
+    /// Privacy policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy_uri: Option<String>,
+    /// E-mail addresses of the makers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub contacts: Vec<String>,
+    /// RFC 7591 §2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub software_id: Option<String>,
+    /// RFC 7591 §2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub software_version: Option<String>,
+    /// OpenID Connect Registration §2: `web` or `native`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub application_type: Option<String>,
+}
+
+// === impl ClientId ===
+
+impl ClientId {
+    /// An identifier for a client that registers itself; never begins with `https://`, which would make it a metadata
+    /// document's address.
+    #[must_use]
+    pub fn generate() -> Self {
+        use base64::Engine as _;
+        Self(format!(
+            "mgc_{}",
+            base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(random_bytes::<16>())
+        ))
+    }
+
+    /// Takes an identifier from outside; `None` if it could not be anybody's.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let fine = (1..=MAX_ID_LENGTH).contains(&text.len()) && text.bytes().all(|b| (0x21..0x7f).contains(&b));
+        fine.then(|| Self(text.to_owned()))
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+// === impl ClientAuthMethod ===
+
+impl ClientAuthMethod {
+    /// Every method that we know, in the order in which discovery names them.
+    pub const ALL: [Self; 3] = [Self::None, Self::ClientSecretPost, Self::ClientSecretBasic];
+
+    /// The registered name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::ClientSecretBasic => "client_secret_basic",
+            Self::ClientSecretPost => "client_secret_post",
+        }
+    }
+
+    /// Reads the registered name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|method| method.as_str() == text)
+    }
+}
+
+// === impl GrantType ===
+
+impl GrantType {
+    /// Every grant type that we know.
+    pub const ALL: [Self; 2] = [Self::AuthorizationCode, Self::RefreshToken];
+
+    /// The registered name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AuthorizationCode => "authorization_code",
+            Self::RefreshToken => "refresh_token",
+        }
+    }
+
+    /// Reads the registered name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|grant| grant.as_str() == text)
+    }
+}
+
+// === impl Client ===
+
+impl Client {
+    /// Whether it can keep a secret.
+    #[must_use]
+    pub const fn is_confidential(&self) -> bool {
+        self.secret.is_some()
+    }
+
+    /// Whether it may present this grant.
+    #[must_use]
+    pub fn may_use(&self, grant: GrantType) -> bool {
+        self.grant_types.contains(&grant)
+    }
+
+    /// The redirect target for a presented `redirect_uri`, if a registered one matches (RFC 6749 §3.1.2.3). The result
+    /// is proof that errors may be sent there.
+    #[must_use]
+    pub fn redirect_target(&self, presented: &str) -> Option<RedirectTarget> {
+        self.redirect_uris
+            .iter()
+            .any(|registered| registered.matches(presented))
+            .then(|| RedirectTarget(presented.to_owned()))
+    }
+}
+
+/// A redirect URI that was matched against its client's registration: only then may anything be sent to it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RedirectTarget(String);
+
+impl RedirectTarget {
+    /// The URI exactly as the request had it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}

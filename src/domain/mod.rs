@@ -1,0 +1,14 @@
+//! Floor 0: the vocabulary and the rules. No I/O, no async, no framework: everything here can be read and tested alone.
+//!
+//! A *client* asks on behalf of a *subject* for access to a *resource* (one upstream) with a *scope*. What the subject
+//! allowed is a *grant*; every code and token belongs to one.
+
+pub mod client;
+pub mod clock;
+pub mod error;
+pub mod grant;
+pub mod pkce;
+pub mod scope;
+pub mod secret;
+pub mod uri;
+pub mod user;

@@ -1,0 +1,273 @@
+//! Floor 3: the authorization server, as functions from a request to a response. Nothing here knows the proxy engine.
+//!
+//! [`ROUTES`] is the whole of it on one screen. Every body is small and read in full beforehand; every answer is small.
+//! A new endpoint is a file, a [`Route`], a row in [`ROUTES`] and an arm in [`Endpoints::answer`].
+
+pub mod authorize;
+pub mod client_auth;
+pub mod discovery;
+pub mod interaction;
+pub mod pages;
+pub mod register;
+pub mod revoke;
+pub mod session;
+pub mod token;
+pub mod web;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+
+use crate::config::Config;
+use crate::domain::client::{Client, ClientId};
+use crate::domain::clock::{Clock, Timestamp};
+use crate::domain::error::{ErrorCode, OAuthError};
+use crate::identity::Identity;
+use crate::store::{Store, StoreError};
+use crate::telemetry::Metrics;
+
+/// Most bytes of a body that an endpoint reads.
+pub const MAX_BODY: usize = 64 << 10;
+
+/// What the answer of an endpoint is.
+pub type Answer = Response<Bytes>;
+
+/// The parts that the endpoints need.
+pub struct Endpoints {
+    /// The checked configuration.
+    pub config: Arc<Config>,
+    /// What is remembered.
+    pub store: Arc<dyn Store>,
+    /// Who can sign in.
+    pub identity: Arc<Identity>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Signs `oidc_login_prompt` and form tokens.
+    pub signing_key: [u8; 32],
+}
+
+/// What a path of ours leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are those of the paths in ROUTES")]
+pub enum Route {
+    Authorize,
+    Token,
+    Register,
+    Revoke,
+    Login,
+    Consent,
+    Logout,
+    AuthorizationServer,
+    ProtectedResource,
+    /// A path below `/.well-known/` that we do not serve, or an endpoint of a later version: 404 in JSON, never the
+    /// upstream's.
+    Reserved,
+}
+
+/// Who calls an endpoint: decides its CORS answer, and whether an error is a page or JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Programs, on any web page: CORS for everyone, without credentials.
+    Programs,
+    /// People: never CORS (RFC 9700 §2.6).
+    People,
+}
+
+/// Every endpoint with a fixed path. They answer at the root, where clients of revision 2025-03-26 look without asking,
+/// and under the configured prefix.
+pub const ROUTES: &[(&str, Route)] = &[
+    ("/authorize", Route::Authorize),
+    ("/token", Route::Token),
+    ("/register", Route::Register),
+    ("/revoke", Route::Revoke),
+    ("/login", Route::Login),
+    ("/consent", Route::Consent),
+    ("/logout", Route::Logout),
+    ("/introspect", Route::Reserved),
+    ("/userinfo", Route::Reserved),
+    ("/jwks.json", Route::Reserved),
+    ("/account", Route::Reserved),
+];
+
+/// RFC 8414 §3.
+pub const AUTHORIZATION_SERVER: &str = "/.well-known/oauth-authorization-server";
+/// RFC 9728 §3.
+pub const PROTECTED_RESOURCE: &str = "/.well-known/oauth-protected-resource";
+
+/// A request to an endpoint, and where it came from.
+pub struct Call<'a> {
+    /// The whole request.
+    pub request: &'a Request<Bytes>,
+    /// For a well-known document: the path of the resource that it is about, inserted or appended; else empty.
+    pub about: &'a str,
+    /// The other end of the connection.
+    pub address: IpAddr,
+}
+
+// === impl Route ===
+
+impl Route {
+    /// Who calls it.
+    #[must_use]
+    pub const fn audience(self) -> Audience {
+        match self {
+            Self::Authorize | Self::Login | Self::Consent | Self::Logout => Audience::People,
+            Self::Token
+            | Self::Register
+            | Self::Revoke
+            | Self::AuthorizationServer
+            | Self::ProtectedResource
+            | Self::Reserved => Audience::Programs,
+        }
+    }
+
+    /// What it may be called with; HEAD comes with GET.
+    const fn methods(self) -> &'static [Method] {
+        match self {
+            Self::Authorize | Self::Login | Self::Consent | Self::Logout => &[Method::GET, Method::POST],
+            Self::Token | Self::Register | Self::Revoke => &[Method::POST],
+            Self::AuthorizationServer | Self::ProtectedResource | Self::Reserved => &[Method::GET],
+        }
+    }
+}
+
+// === impl Endpoints ===
+
+impl Endpoints {
+    /// Which endpoint a path belongs to, and for well-known documents what they are about. `None`: it may be an upstream's.
+    #[must_use]
+    pub fn route<'a>(&self, path: &'a str) -> Option<(Route, &'a str)> {
+        let prefix = self.config.oauth.endpoint_prefix.as_str();
+        let bare = path
+            .strip_prefix(prefix)
+            .filter(|rest| !prefix.is_empty() && rest.starts_with('/'))
+            .unwrap_or(path);
+        if let Some((_, route)) = ROUTES.iter().find(|(own, _)| *own == bare) {
+            return Some((*route, ""));
+        }
+        for (document, route) in [
+            (AUTHORIZATION_SERVER, Route::AuthorizationServer),
+            (PROTECTED_RESOURCE, Route::ProtectedResource),
+        ] {
+            // Inserted: /.well-known/x/mount (RFC 8414 §3.1). Appended: /mount/.well-known/x, which some clients try first.
+            if let Some(about) = path
+                .strip_prefix(document)
+                .filter(|rest| rest.is_empty() || rest.starts_with('/'))
+            {
+                return Some((route, about));
+            }
+            if let Some(about) = path.strip_suffix('/').unwrap_or(path).strip_suffix(document) {
+                return Some((route, about));
+            }
+        }
+        path.contains("/.well-known/").then_some((Route::Reserved, ""))
+    }
+
+    /// Answers a request to an endpoint: method, preflight and CORS here, the rest in the endpoint's own file.
+    pub async fn handle(&self, route: Route, call: &Call<'_>) -> Answer {
+        let method = call.request.method();
+        let mut answer = if *method == Method::OPTIONS && route.audience() == Audience::Programs {
+            preflight(route)
+        } else if route.methods().contains(method)
+            || (*method == Method::HEAD && route.methods().contains(&Method::GET))
+        {
+            self.answer(route, call).await
+        } else {
+            let mut answer = web::error(&OAuthError::invalid_request("this method is not allowed here"));
+            *answer.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+            let allowed = route
+                .methods()
+                .iter()
+                .map(Method::as_str)
+                .collect::<Vec<_>>()
+                .join(", ");
+            if let Ok(allowed) = HeaderValue::from_str(&allowed) {
+                answer.headers_mut().insert(header::ALLOW, allowed);
+            }
+            answer
+        };
+        if route.audience() == Audience::Programs {
+            let headers = answer.headers_mut();
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+            headers.insert(
+                header::ACCESS_CONTROL_EXPOSE_HEADERS,
+                HeaderValue::from_static("WWW-Authenticate, Retry-After"),
+            );
+        }
+        answer
+            .headers_mut()
+            .insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        answer
+    }
+
+    async fn answer(&self, route: Route, call: &Call<'_>) -> Answer {
+        match route {
+            Route::Authorize => authorize::authorize(self, call).await,
+            Route::Token => token::token(self, call).await,
+            Route::Register => register::register(self, call).await,
+            Route::Revoke => revoke::revoke(self, call).await,
+            Route::Login => interaction::login(self, call).await,
+            Route::Consent => interaction::consent(self, call).await,
+            Route::Logout => interaction::logout(self, call).await,
+            Route::AuthorizationServer => discovery::authorization_server(self, call),
+            Route::ProtectedResource => discovery::protected_resource(self, call),
+            Route::Reserved => not_found(),
+        }
+    }
+
+    /// The time of this request.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// A client by its id: a configured one, or one that registered itself.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn client(&self, id: &ClientId) -> Result<Option<Client>, StoreError> {
+        match self.config.oauth.clients.iter().find(|client| client.id == *id) {
+            Some(client) => Ok(Some(client.clone())),
+            None => self.store.client(id).await,
+        }
+    }
+}
+
+/// 404 in JSON: HTML with 200 where a document was looked for breaks clients.
+#[must_use]
+pub fn not_found() -> Answer {
+    web::json_no_store(StatusCode::NOT_FOUND, &serde_json::json!({ "error": "not_found" }))
+}
+
+/// What an endpoint answers when the store fails: nothing is issued, nothing is let through.
+#[must_use]
+pub fn unavailable(error: StoreError) -> OAuthError {
+    OAuthError::new(
+        ErrorCode::TemporarilyUnavailable,
+        "the gateway cannot reach its store; try again shortly",
+    )
+    .because(error)
+}
+
+/// The answer to a CORS preflight; SDKs send `MCP-Protocol-Version` even on discovery.
+fn preflight(route: Route) -> Answer {
+    let mut answer = web::empty(StatusCode::NO_CONTENT);
+    let methods = if route.methods().contains(&Method::GET) {
+        "GET, HEAD, OPTIONS"
+    } else {
+        "POST, OPTIONS"
+    };
+    let headers = answer.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_HEADERS,
+        HeaderValue::from_static("Authorization, Content-Type, Accept, MCP-Protocol-Version, DPoP"),
+    );
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
+    answer
+}
