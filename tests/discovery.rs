@@ -1,5 +1,7 @@
 //! The well-known documents, as clients meet them.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should stop")]
+
 mod support {
     pub(crate) mod endpoints;
     pub(crate) mod memory;
@@ -17,7 +19,7 @@ const RESOURCE: &str = "/.well-known/oauth-protected-resource";
 
 #[tokio::test]
 async fn the_server_says_what_it_can_do_and_nothing_else() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let reply = gateway.get(SERVER).await;
     assert_eq!(reply.status, 200);
     assert_eq!(reply.header("content-type"), Some("application/json"));
@@ -50,8 +52,7 @@ async fn what_is_turned_off_is_not_announced() {
         config.oauth.dynamic_registration = false;
         config.oauth.issuer_in_response = false;
         config.oauth.endpoint_prefix = "/api/auth/mcp".to_owned();
-    })
-    .await;
+    });
     let answer = gateway.get(SERVER).await.fine().json();
     assert!(answer.get("registration_endpoint").is_none());
     assert!(answer.get("authorization_response_iss_parameter_supported").is_none());
@@ -71,7 +72,7 @@ async fn what_is_turned_off_is_not_announced() {
 
 #[tokio::test]
 async fn the_server_s_document_is_found_under_every_upstream_and_nowhere_else() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let at_root = gateway.get(SERVER).await.json();
     for path in [
         format!("{SERVER}/files/mcp"),
@@ -107,7 +108,7 @@ async fn the_server_s_document_is_found_under_every_upstream_and_nowhere_else() 
 
 #[tokio::test]
 async fn each_upstream_has_a_document_of_its_own() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let files = json!({
         "resource": FILES,
         "authorization_servers": [ORIGIN],
@@ -135,7 +136,7 @@ async fn each_upstream_has_a_document_of_its_own() {
 
 #[tokio::test]
 async fn an_unknown_upstream_has_no_document() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     for path in [
         "/nothing",
         "/files",
@@ -158,27 +159,25 @@ async fn an_unknown_upstream_has_no_document() {
 async fn offline_access_is_no_business_of_a_resource() {
     let gateway = Gateway::with(|config| {
         config.upstreams[1].scopes = "offline_access notes".parse().unwrap();
-    })
-    .await;
+    });
     let notes = gateway.get(&format!("{RESOURCE}/notes")).await.fine().json();
     assert_eq!(notes["scopes_supported"], json!(["notes"]));
 }
 
 #[tokio::test]
 async fn the_path_less_document_is_the_only_upstream_s_or_the_named_one_s() {
-    let several = Gateway::new().await;
+    let several = Gateway::new();
     assert_eq!(several.get(RESOURCE).await.status, 404);
-    let only = Gateway::with(|config| config.upstreams.truncate(1)).await;
+    let only = Gateway::with(|config| config.upstreams.truncate(1));
     assert_eq!(only.get(RESOURCE).await.fine().json()["resource"], FILES);
     assert_eq!(only.get(&format!("{RESOURCE}/")).await.fine().json()["resource"], FILES);
     let none = Gateway::with(|config| {
         config.upstreams.truncate(1);
         config.oauth.root_resource = RootResource::None;
-    })
-    .await;
+    });
     assert_eq!(none.get(RESOURCE).await.status, 404);
     assert_eq!(none.get(&format!("{RESOURCE}/files/mcp")).await.status, 200);
-    let named = Gateway::with(|config| config.oauth.root_resource = RootResource::Named("notes".to_owned())).await;
+    let named = Gateway::with(|config| config.oauth.root_resource = RootResource::Named("notes".to_owned()));
     assert_eq!(named.get(RESOURCE).await.fine().json()["resource"], NOTES);
 }
 
@@ -187,8 +186,7 @@ async fn an_upstream_at_the_root_is_known_by_the_bare_origin() {
     let gateway = Gateway::with(|config| {
         config.upstreams[1].path = String::new();
         config.upstreams[1].resource = Resource::parse(ORIGIN).unwrap();
-    })
-    .await;
+    });
     assert_eq!(gateway.get(RESOURCE).await.fine().json()["resource"], ORIGIN);
     assert_eq!(
         gateway.get(&format!("{RESOURCE}/files/mcp")).await.fine().json()["resource"],
@@ -210,8 +208,7 @@ async fn an_upstream_with_a_host_is_described_there_alone() {
         alone.host = Some("alone.example:8443".to_owned());
         alone.resource = Resource::parse("https://alone.example:8443").unwrap();
         config.upstreams.extend([tools, alone]);
-    })
-    .await;
+    });
     let path = format!("{RESOURCE}/files/mcp");
     for (host, resource) in [
         ("tools.example", on_tools),
@@ -239,7 +236,7 @@ async fn an_upstream_with_a_host_is_described_there_alone() {
 
 #[tokio::test]
 async fn head_is_answered_and_other_methods_are_not() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     for path in [SERVER.to_owned(), format!("{RESOURCE}/notes")] {
         let send = async |method: &str| {
             let request = Request::builder().method(method).uri(&path).body(Bytes::new()).unwrap();

@@ -1,5 +1,7 @@
 //! `/register`, as clients meet it.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should stop")]
+
 mod support {
     pub(crate) mod endpoints;
     pub(crate) mod memory;
@@ -11,6 +13,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use http::Request;
 use mcpgate::domain::uri::HostPattern;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use support::endpoints::{Gateway, REDIRECT, config};
 use support::memory::Memory;
@@ -25,7 +28,7 @@ fn with(more: &Value) -> Value {
 
 #[tokio::test]
 async fn the_least_document_gets_the_defaults_of_the_rfc() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let reply = gateway.register(&with(&json!({}))).await;
     assert_eq!(reply.status, 201);
     assert_eq!(reply.header("cache-control"), Some("no-store"));
@@ -51,7 +54,7 @@ async fn the_least_document_gets_the_defaults_of_the_rfc() {
 
 #[tokio::test]
 async fn a_public_client_gets_no_secret() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let document = with(&json!({ "token_endpoint_auth_method": "none" }));
     let reply = gateway.register(&document).await.fine();
     let answer = reply.json();
@@ -62,7 +65,7 @@ async fn a_public_client_gets_no_secret() {
 
 #[tokio::test]
 async fn two_registrations_are_two_clients() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let first = gateway.register(&with(&json!({}))).await.fine();
     let second = gateway.register(&with(&json!({}))).await.fine();
     assert_ne!(first.text_of("client_id"), second.text_of("client_id"));
@@ -71,7 +74,7 @@ async fn two_registrations_are_two_clients() {
 
 #[tokio::test]
 async fn everything_that_is_understood_is_handed_back() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let understood = json!({
         "redirect_uris": [REDIRECT, "https://app.example/cb"],
         "token_endpoint_auth_method": "client_secret_post",
@@ -112,7 +115,7 @@ async fn everything_that_is_understood_is_handed_back() {
 
 #[tokio::test]
 async fn null_is_absent_and_never_comes_back() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let members = [
         "token_endpoint_auth_method",
         "grant_types",
@@ -141,7 +144,7 @@ async fn null_is_absent_and_never_comes_back() {
 
 #[tokio::test]
 async fn what_is_not_supported_is_left_out_or_replaced() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let vs_code = with(&json!({
         "grant_types": ["authorization_code", "refresh_token", "urn:ietf:params:oauth:grant-type:device_code"],
         "response_types": ["code", "token"],
@@ -183,7 +186,7 @@ async fn what_is_not_supported_is_left_out_or_replaced() {
 /// A step-up asks for scopes that the client had not heard of when it registered.
 #[tokio::test]
 async fn a_registered_scope_does_not_bind() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let reply = gateway.register(&with(&json!({ "scope": "files:read" }))).await.fine();
     assert_eq!(gateway.client(&reply.text_of("client_id")).await.scope, None);
 }
@@ -192,8 +195,7 @@ async fn a_registered_scope_does_not_bind() {
 async fn one_bad_redirect_uri_does_not_cost_the_good_ones() {
     let gateway = Gateway::with(|config| {
         config.oauth.allowed_redirect_hosts = vec![HostPattern::parse("claude.ai").unwrap()];
-    })
-    .await;
+    });
     let cursor = json!({ "redirect_uris": [
         "cursor://anysphere.cursor-mcp/oauth/callback",
         "https://www.cursor.com/agents/mcp/oauth/callback",
@@ -210,7 +212,7 @@ async fn one_bad_redirect_uri_does_not_cost_the_good_ones() {
 
 #[tokio::test]
 async fn redirect_uris_that_could_carry_a_code_elsewhere_are_refused() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     for (uris, rule) in [
         (json!(["https://a.example/#x"]), "fragment"),
         (json!(["https://a@a.example/"]), "user name"),
@@ -243,7 +245,7 @@ async fn redirect_uris_that_could_carry_a_code_elsewhere_are_refused() {
 
 #[tokio::test]
 async fn metadata_of_the_wrong_kind_is_refused_by_name() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     for (member, value) in [
         ("token_endpoint_auth_method", json!(1)),
         ("grant_types", json!("authorization_code")),
@@ -269,7 +271,7 @@ async fn metadata_of_the_wrong_kind_is_refused_by_name() {
 
 #[tokio::test]
 async fn only_a_small_json_object_is_read() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let deep = format!(
         "{{\"redirect_uris\":[\"{REDIRECT}\"],\"x\":{}{}}}",
         "[".repeat(200),
@@ -313,7 +315,7 @@ async fn only_a_small_json_object_is_read() {
 
 #[tokio::test]
 async fn what_people_will_see_is_cut_and_cleaned() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let document = with(&json!({
         "client_name": format!(" \u{202e}evil\u{2066}\r\n\u{0}\u{200b}\u{feff}{}", "x".repeat(300)),
         "client_uri": "javascript:alert(1)",
@@ -344,7 +346,7 @@ async fn what_people_will_see_is_cut_and_cleaned() {
 
 #[tokio::test]
 async fn a_gateway_that_registers_nobody_says_so() {
-    let gateway = Gateway::with(|config| config.oauth.dynamic_registration = false).await;
+    let gateway = Gateway::with(|config| config.oauth.dynamic_registration = false);
     gateway.register(&with(&json!({}))).await.refused(403, "access_denied");
     assert!(gateway.metric("mcpgate_registrations_total{kind=\"refused\"} 1"));
 }
@@ -358,4 +360,75 @@ async fn a_full_store_asks_to_come_back() {
     reply.refused(503, "temporarily_unavailable");
     assert!(reply.header("retry-after").is_some());
     assert!(gateway.metric("mcpgate_registrations_total{kind=\"refused\"} 1"));
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        "\\PC{0,20}".prop_map(Value::from),
+        "(https?|cursor|javascript)://[a-z.@#*/]{0,20}".prop_map(Value::from),
+        prop::sample::select(vec![
+            "none",
+            "code",
+            "authorization_code",
+            "native",
+            "files:read",
+            REDIRECT
+        ])
+        .prop_map(Value::from),
+    ];
+    leaf.prop_recursive(2, 12, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map("[a-z_]{1,8}", inner, 0..3).prop_map(|members| json!(members)),
+        ]
+    })
+}
+
+fn any_document() -> impl Strategy<Value = Value> {
+    let member = prop::sample::select(vec![
+        "redirect_uris",
+        "token_endpoint_auth_method",
+        "grant_types",
+        "response_types",
+        "client_name",
+        "client_uri",
+        "contacts",
+        "software_id",
+        "application_type",
+        "scope",
+        "unknown",
+    ]);
+    prop::collection::btree_map(member, any_json(), 0..6).prop_map(|members| json!(members))
+}
+
+proptest! {
+    /// Whatever is sent, the answer is a registration without holes in it or one of two errors, and what was registered
+    /// is what the answer says. (That no answer has `null` or an empty text in it, the harness checks for all of them.)
+    #[test]
+    fn no_document_whatever_gets_more_than_a_registration(mut document in any_document(), fine in any::<bool>()) {
+        if fine {
+            document["redirect_uris"] = json!([REDIRECT]);
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let gateway = Gateway::new();
+            let reply = gateway.register(&document).await;
+            if reply.status == 201 {
+                let (answer, client) = (reply.json(), gateway.client(&reply.text_of("client_id")).await);
+                assert_eq!(json!(client.redirect_uris), answer["redirect_uris"]);
+                assert_eq!(json!(client.grant_types), answer["grant_types"]);
+                assert_eq!(client.is_confidential(), answer["token_endpoint_auth_method"] != "none");
+                assert_eq!(client.is_confidential(), answer.get("client_secret").is_some());
+                assert_eq!(json!(client.name), answer.get("client_name").cloned().unwrap_or_default());
+            } else {
+                assert_eq!(reply.status, 400);
+                let error = reply.text_of("error");
+                assert!(matches!(error.as_str(), "invalid_redirect_uri" | "invalid_client_metadata"), "{error}");
+                reply.refused(400, &error);
+            }
+        });
+    }
 }

@@ -1,5 +1,7 @@
 //! `/token` and `/revoke`, as clients meet them.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should stop")]
+
 mod support {
     pub(crate) mod endpoints;
     pub(crate) mod memory;
@@ -18,6 +20,7 @@ use mcpgate::domain::client::{Client, ClientId, ClientOrigin, GrantType};
 use mcpgate::domain::clock::Timestamp;
 use mcpgate::domain::secret::SecretHash;
 use mcpgate::domain::uri::RedirectUri;
+use proptest::prelude::*;
 use serde_json::json;
 use support::endpoints::{Allowed, FILES, Gateway, NOTES, ORIGIN, REDIRECT, VERIFIER, config, form};
 use support::memory::Memory;
@@ -47,7 +50,7 @@ fn configured(id: &str, secret: Option<&str>, grant_types: &[GrantType]) -> Clie
 
 #[tokio::test]
 async fn a_code_becomes_tokens_for_one_resource_and_one_person() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let client = gateway.usual_client().await;
     let code = gateway.code(&client, Allowed::default()).await;
     let reply = gateway.redeem(&client, &code).await.fine();
@@ -76,7 +79,7 @@ async fn a_code_becomes_tokens_for_one_resource_and_one_person() {
 
 #[tokio::test]
 async fn tokens_without_scope_have_no_scope_member() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let client = gateway.public_client(&["authorization_code"]).await;
     let allowed = Allowed {
         scope: "",
@@ -93,7 +96,7 @@ async fn tokens_without_scope_have_no_scope_member() {
 
 #[tokio::test]
 async fn only_a_posted_form_is_read() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let client = gateway.usual_client().await;
     let code = gateway.code(&client, Allowed::default()).await;
     let parameters = [
@@ -128,7 +131,7 @@ async fn only_a_posted_form_is_read() {
 
 #[tokio::test]
 async fn a_parameter_that_is_there_twice_is_refused() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let client = gateway.usual_client().await;
     let code = gateway.code(&client, Allowed::default()).await;
     for twice in [
@@ -157,7 +160,7 @@ async fn a_parameter_that_is_there_twice_is_refused() {
 
 #[tokio::test]
 async fn grant_type_is_required_and_must_be_one_of_ours() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let client = gateway.usual_client().await;
     gateway
         .token(&[("client_id", &client)])
@@ -183,7 +186,7 @@ async fn grant_type_is_required_and_must_be_one_of_ours() {
 
 #[tokio::test]
 async fn an_unknown_client_is_invalid_client_whatever_it_presents() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let client = gateway.usual_client().await;
     let code = gateway.code(&client, Allowed::default()).await;
     let (_, refresh) = gateway.tokens(&client).await;
@@ -208,8 +211,7 @@ async fn an_unknown_client_is_invalid_client_whatever_it_presents() {
 async fn an_unknown_client_and_a_wrong_secret_get_the_same_answer() {
     let gateway = Gateway::with(|config| {
         config.oauth.clients = vec![configured("ci", Some("right"), &[GrantType::AuthorizationCode])];
-    })
-    .await;
+    });
     let wrong = gateway
         .post("/token", None, &[("client_id", "ci"), ("client_secret", "wrong")])
         .await;
@@ -229,7 +231,7 @@ async fn an_unknown_client_and_a_wrong_secret_get_the_same_answer() {
 /// claude.ai sends the form whatever is registered, others the header: the secret is what counts.
 #[tokio::test]
 async fn a_confidential_client_may_send_its_secret_in_either_place() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     for method in ["client_secret_basic", "client_secret_post"] {
         let document = json!({ "redirect_uris": [REDIRECT], "token_endpoint_auth_method": method });
         let registered = gateway.register(&document).await.fine();
@@ -262,8 +264,7 @@ async fn basic_is_read_url_encoded_and_as_it_is() {
     let (id, secret) = ("ci+runner/%41 b".replace(' ', "_"), "p+ss:w%72rd /ä=&");
     let gateway = Gateway::with(|config| {
         config.oauth.clients = vec![configured(&id, Some(secret), &[GrantType::RefreshToken])];
-    })
-    .await;
+    });
     let encode = |text: &str| form(&[("", text)])[1..].to_owned();
     let encoded = basic(&encode(&id), &encode(secret));
     // Authenticated: what is missing is the grant's own parameter.
@@ -303,8 +304,7 @@ async fn basic_is_read_url_encoded_and_as_it_is() {
 async fn a_client_authenticates_in_one_way_only() {
     let gateway = Gateway::with(|config| {
         config.oauth.clients = vec![configured("ci", Some("s"), &[]), configured("other", Some("s"), &[])];
-    })
-    .await;
+    });
     let header = basic("ci", "s");
     for parameters in [
         vec![("client_secret", "s")],
@@ -325,7 +325,7 @@ async fn a_client_authenticates_in_one_way_only() {
 
 #[tokio::test]
 async fn a_public_client_that_presents_a_secret_is_refused() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let client = gateway.usual_client().await;
     let (_, refresh) = gateway.tokens(&client).await;
     let reply = gateway.refresh_with(&client, &refresh, &[("client_secret", "x")]).await;
@@ -344,8 +344,7 @@ async fn a_public_client_that_presents_a_secret_is_refused() {
 async fn a_client_that_may_not_redeem_codes_is_unauthorized() {
     let gateway = Gateway::with(|config| {
         config.oauth.clients = vec![configured("ci", None, &[GrantType::RefreshToken])];
-    })
-    .await;
+    });
     let code = gateway.code("ci", Allowed::default()).await;
     gateway.redeem("ci", &code).await.refused(400, "unauthorized_client");
 }
@@ -354,7 +353,7 @@ async fn a_client_that_may_not_redeem_codes_is_unauthorized() {
 
 #[tokio::test]
 async fn a_code_that_was_never_issued_is_an_invalid_grant() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let client = gateway.usual_client().await;
     let never = mcpgate::domain::secret::Secret::generate(mcpgate::domain::secret::SecretKind::AuthorizationCode);
     let (access, refresh) = gateway.tokens(&client).await;
@@ -365,7 +364,7 @@ async fn a_code_that_was_never_issued_is_an_invalid_grant() {
 
 #[tokio::test]
 async fn a_code_is_for_its_own_client() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let (own, other) = (gateway.usual_client().await, gateway.usual_client().await);
     let code = gateway.code(&own, Allowed::default()).await;
     for _ in 0..10 {
@@ -376,7 +375,7 @@ async fn a_code_is_for_its_own_client() {
 
 #[tokio::test]
 async fn an_expired_code_is_an_invalid_grant() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let client = gateway.usual_client().await;
     let code = gateway.code(&client, Allowed::default()).await;
     gateway.later(600);
@@ -385,7 +384,7 @@ async fn an_expired_code_is_an_invalid_grant() {
 
 #[tokio::test]
 async fn a_wrong_verifier_does_not_burn_the_code_until_it_was_tried_five_times() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let client = gateway.usual_client().await;
     let wrong = "x".repeat(43);
     let malformed = format!("{VERIFIER}!");
@@ -413,7 +412,7 @@ async fn a_wrong_verifier_does_not_burn_the_code_until_it_was_tried_five_times()
 /// RFC 9700 §4.8.2.
 #[tokio::test]
 async fn a_verifier_for_a_code_without_a_challenge_is_refused() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let client = gateway.usual_client().await;
     let bare = || Allowed {
         challenge: false,
@@ -431,7 +430,7 @@ async fn a_verifier_for_a_code_without_a_challenge_is_refused() {
 
 #[tokio::test]
 async fn a_redirect_uri_that_is_sent_must_be_the_same_string() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let client = gateway.usual_client().await;
     let code = gateway.code(&client, Allowed::default()).await;
     let with = async |redirect: &str| {
@@ -457,7 +456,7 @@ async fn a_redirect_uri_that_is_sent_must_be_the_same_string() {
 
 #[tokio::test]
 async fn another_resource_is_an_invalid_target_and_leaves_the_code_alone() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let client = gateway.usual_client().await;
     let code = gateway.code(&client, Allowed::default()).await;
     let with = async |resources: &[&str]| {
@@ -489,7 +488,7 @@ async fn another_resource_is_an_invalid_target_and_leaves_the_code_alone() {
 /// Clients with cached metadata of an older gateway name the bare origin.
 #[tokio::test]
 async fn the_bare_origin_means_the_only_upstream() {
-    let gateway = Gateway::with(|config| config.upstreams.truncate(1)).await;
+    let gateway = Gateway::with(|config| config.upstreams.truncate(1));
     let client = gateway.usual_client().await;
     let code = gateway.code(&client, Allowed::default()).await;
     let parameters = [
@@ -506,7 +505,7 @@ async fn the_bare_origin_means_the_only_upstream() {
 
 #[tokio::test]
 async fn code_replay_revokes_the_grant() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let client = gateway.usual_client().await;
     let code = gateway.code(&client, Allowed::default()).await;
     let reply = gateway.redeem(&client, &code).await.fine();
@@ -525,7 +524,7 @@ async fn code_replay_revokes_the_grant() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn parallel_redemptions_of_one_code_have_one_winner_and_end_its_grant() {
-    let gateway = Arc::new(Gateway::new().await);
+    let gateway = Arc::new(Gateway::new());
     let client = gateway.usual_client().await;
     let code = gateway.code(&client, Allowed::default()).await;
     let attempts: Vec<_> = (0..20)
@@ -549,7 +548,7 @@ async fn parallel_redemptions_of_one_code_have_one_winner_and_end_its_grant() {
 
 #[tokio::test]
 async fn nothing_is_issued_for_a_person_or_an_upstream_that_is_gone() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let client = gateway.usual_client().await;
     for allowed in [
         Allowed {
@@ -568,7 +567,7 @@ async fn nothing_is_issued_for_a_person_or_an_upstream_that_is_gone() {
 
 #[tokio::test]
 async fn a_refresh_token_comes_with_the_grant_type_or_with_offline_access() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let without = gateway.public_client(&["authorization_code"]).await;
     let code = gateway.code(&without, Allowed::default()).await;
     let answer = gateway.redeem(&without, &code).await.fine().json();
@@ -587,7 +586,7 @@ async fn a_refresh_token_comes_with_the_grant_type_or_with_offline_access() {
 
 #[tokio::test]
 async fn a_refresh_replaces_both_tokens() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let client = gateway.usual_client().await;
     let (access, refresh) = gateway.tokens(&client).await;
     let reply = gateway.refresh(&client, &refresh).await.fine();
@@ -607,7 +606,7 @@ async fn a_refresh_replaces_both_tokens() {
 
 #[tokio::test]
 async fn a_refresh_retried_within_the_grace_gets_the_same_tokens() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let client = gateway.usual_client().await;
     let (_, refresh) = gateway.tokens(&client).await;
     let first = gateway.refresh(&client, &refresh).await.fine().json();
@@ -630,7 +629,7 @@ async fn a_refresh_retried_within_the_grace_gets_the_same_tokens() {
 
 #[tokio::test]
 async fn refresh_reuse_after_the_grace_revokes_the_family() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let client = gateway.usual_client().await;
     let (first_access, first) = gateway.tokens(&client).await;
     let second = gateway.refresh(&client, &first).await.fine();
@@ -644,7 +643,7 @@ async fn refresh_reuse_after_the_grace_revokes_the_family() {
 
 #[tokio::test]
 async fn a_grace_of_zero_is_none() {
-    let gateway = Gateway::with(|config| config.oauth.refresh_grace = Duration::ZERO).await;
+    let gateway = Gateway::with(|config| config.oauth.refresh_grace = Duration::ZERO);
     let client = gateway.usual_client().await;
     let (access, refresh) = gateway.tokens(&client).await;
     gateway.refresh(&client, &refresh).await.fine();
@@ -654,7 +653,7 @@ async fn a_grace_of_zero_is_none() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn fifty_concurrent_refreshes_of_one_token_agree() {
-    let gateway = Arc::new(Gateway::new().await);
+    let gateway = Arc::new(Gateway::new());
     let client = gateway.usual_client().await;
     let (_, refresh) = gateway.tokens(&client).await;
     let attempts: Vec<_> = (0..50)
@@ -679,7 +678,7 @@ async fn fifty_concurrent_refreshes_of_one_token_agree() {
 
 #[tokio::test]
 async fn a_refresh_token_is_for_its_own_client() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let (own, other) = (gateway.usual_client().await, gateway.usual_client().await);
     let (access, refresh) = gateway.tokens(&own).await;
     gateway.refresh(&other, &refresh).await.refused(400, "invalid_grant");
@@ -693,7 +692,7 @@ async fn a_refresh_token_is_for_its_own_client() {
 
 #[tokio::test]
 async fn a_refresh_token_that_expired_or_never_was_is_an_invalid_grant() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let client = gateway.usual_client().await;
     let (access, refresh) = gateway.tokens(&client).await;
     let never = mcpgate::domain::secret::Secret::generate(mcpgate::domain::secret::SecretKind::RefreshToken);
@@ -706,7 +705,7 @@ async fn a_refresh_token_that_expired_or_never_was_is_an_invalid_grant() {
 
 #[tokio::test]
 async fn a_retry_within_the_grace_survives_the_old_tokens_expiry() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let client = gateway.usual_client().await;
     let (_, refresh) = gateway.tokens(&client).await;
     gateway.later(WEEK - 5);
@@ -718,7 +717,7 @@ async fn a_retry_within_the_grace_survives_the_old_tokens_expiry() {
 
 #[tokio::test]
 async fn no_rotation_prolongs_a_grant_beyond_its_end() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let client = gateway.usual_client().await;
     let (_, mut refresh) = gateway.tokens(&client).await;
     for _ in 0..52 {
@@ -735,7 +734,7 @@ async fn no_rotation_prolongs_a_grant_beyond_its_end() {
 
 #[tokio::test]
 async fn a_refresh_may_narrow_the_scope_for_once_and_never_widen_it() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let client = gateway.usual_client().await;
     let (_, refresh) = gateway.tokens(&client).await;
     for wider in ["files:read profile", "offline_access", "files:admin", "\"", "x\\y"] {
@@ -755,7 +754,7 @@ async fn a_refresh_may_narrow_the_scope_for_once_and_never_widen_it() {
 
 #[tokio::test]
 async fn a_refresh_keeps_its_resource() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let client = gateway.usual_client().await;
     let (_, refresh) = gateway.tokens(&client).await;
     for other in [NOTES, "https://evil.example/", "nothing"] {
@@ -778,7 +777,7 @@ async fn a_refresh_keeps_its_resource() {
 
 #[tokio::test]
 async fn a_refresh_drops_scopes_that_the_person_may_no_longer_have() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let client = gateway.usual_client().await;
     let allowed = Allowed {
         scope: "files:read files:admin",
@@ -790,11 +789,116 @@ async fn a_refresh_drops_scopes_that_the_person_may_no_longer_have() {
     assert_eq!(reply.text_of("scope"), "files:read");
 }
 
+/// What a family of refresh tokens should do, in the plainest terms.
+struct Family {
+    alive: bool,
+    now: u64,
+    tokens: Vec<Known>,
+}
+
+struct Known {
+    text: String,
+    issued_at: u64,
+    /// When, and what came of it.
+    rotated: Option<(u64, serde_json::Value)>,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Refresh(prop::sample::Index),
+    Wait(u64),
+    Revoke(prop::sample::Index),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        12 => any::<prop::sample::Index>().prop_map(Step::Refresh),
+        6 => (0..50u64).prop_map(Step::Wait),
+        1 => (WEEK - 100..WEEK + 100).prop_map(Step::Wait),
+        1 => any::<prop::sample::Index>().prop_map(Step::Revoke),
+    ];
+    prop::collection::vec(step, 1..40)
+}
+
+impl Family {
+    async fn refresh(&mut self, gateway: &Gateway, client: &str, index: usize) {
+        let (now, token) = (self.now, &mut self.tokens[index]);
+        let reply = gateway.refresh(client, &token.text).await;
+        let expired = now >= token.issued_at + WEEK;
+        match &token.rotated {
+            Some((at, answer)) if self.alive && now - at < 60 => {
+                let again = reply.fine().json();
+                assert_eq!(again["access_token"], answer["access_token"]);
+                assert_eq!(again["refresh_token"], answer["refresh_token"]);
+            }
+            None if self.alive && !expired => {
+                let answer = reply.fine().json();
+                let text = answer["refresh_token"].as_str().unwrap().to_owned();
+                token.rotated = Some((now, answer));
+                assert!(self.tokens.iter().all(|other| other.text != text));
+                self.tokens.push(Known {
+                    text,
+                    issued_at: now,
+                    rotated: None,
+                });
+            }
+            rotated => {
+                reply.refused(400, "invalid_grant");
+                if rotated.is_some() && !expired {
+                    self.alive = false;
+                }
+            }
+        }
+    }
+
+    async fn check(&self, gateway: &Gateway) {
+        for (at, answer) in self.tokens.iter().filter_map(|token| token.rotated.as_ref()) {
+            let live = gateway.live(answer["access_token"].as_str().unwrap()).await.is_some();
+            assert_eq!(live, self.alive && self.now < at + 3600);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn a_family_of_refresh_tokens_follows_its_model(steps in steps()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let gateway = Gateway::new();
+            let client = gateway.usual_client().await;
+            let (_, first) = gateway.tokens(&client).await;
+            let first = Known { text: first, issued_at: 0, rotated: None };
+            let mut family = Family { alive: true, now: 0, tokens: vec![first] };
+            for step in steps {
+                match step {
+                    Step::Refresh(which) => {
+                        let index = which.index(family.tokens.len());
+                        family.refresh(&gateway, &client, index).await;
+                    }
+                    Step::Wait(seconds) => {
+                        gateway.later(seconds);
+                        family.now += seconds;
+                    }
+                    Step::Revoke(which) => {
+                        let token = family.tokens[which.index(family.tokens.len())].text.as_str();
+                        let parameters = [("client_id", client.as_str()), ("token", token)];
+                        gateway.post("/revoke", None, &parameters).await.fine();
+                        family.alive = false;
+                    }
+                }
+                family.check(&gateway).await;
+            }
+        });
+    }
+}
+
 // --- revocation
 
 #[tokio::test]
 async fn revoking_a_refresh_token_ends_the_grant() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let client = gateway.usual_client().await;
     for hint in ["refresh_token", "access_token", "nonsense"] {
         let (access, refresh) = gateway.tokens(&client).await;
@@ -813,7 +917,7 @@ async fn revoking_a_refresh_token_ends_the_grant() {
 
 #[tokio::test]
 async fn revoking_an_access_token_leaves_the_refresh_token() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let client = gateway.usual_client().await;
     let (access, refresh) = gateway.tokens(&client).await;
     let parameters = [
@@ -830,7 +934,7 @@ async fn revoking_an_access_token_leaves_the_refresh_token() {
 
 #[tokio::test]
 async fn revoking_what_is_not_ones_own_does_nothing_and_says_nothing() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let (own, other) = (gateway.usual_client().await, gateway.usual_client().await);
     let (access, refresh) = gateway.tokens(&own).await;
     for token in [access.as_str(), &refresh, "garbage", "mgrt_", "mgat_x"] {
@@ -844,7 +948,7 @@ async fn revoking_what_is_not_ones_own_does_nothing_and_says_nothing() {
 
 #[tokio::test]
 async fn revocation_wants_a_client_and_a_token() {
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let client = gateway.usual_client().await;
     let (access, _) = gateway.tokens(&client).await;
     gateway
@@ -871,6 +975,35 @@ async fn revocation_wants_a_client_and_a_token() {
 
 // --- everywhere
 
+/// Clients in web pages must be able to read errors too.
+#[tokio::test]
+async fn every_answer_can_be_read_by_a_web_page() {
+    let gateway = Gateway::new();
+    for path in ["/token", "/revoke", "/register"] {
+        for method in ["POST", "GET", "OPTIONS"] {
+            let request = Request::builder()
+                .method(method)
+                .uri(path)
+                .header("origin", "https://page.example")
+                .body(Bytes::new())
+                .unwrap();
+            let reply = gateway.send(request).await;
+            assert_eq!(
+                reply.header("access-control-allow-origin"),
+                Some("*"),
+                "{method} {path}"
+            );
+            assert_eq!(reply.header("access-control-allow-credentials"), None);
+            assert!(
+                reply
+                    .header("access-control-expose-headers")
+                    .unwrap()
+                    .contains("WWW-Authenticate")
+            );
+        }
+    }
+}
+
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -894,7 +1027,7 @@ async fn no_secret_reaches_the_log_and_every_refusal_does() {
         .with_writer(move || writer.clone())
         .finish();
     let _guard = tracing::subscriber::set_default(subscriber);
-    let gateway = Gateway::new().await;
+    let gateway = Gateway::new();
     let registered = gateway.register(&json!({ "redirect_uris": [REDIRECT] })).await.fine();
     let (id, secret) = (registered.text_of("client_id"), registered.text_of("client_secret"));
     let allowed = Allowed {

@@ -156,3 +156,42 @@ fn basic(value: &HeaderValue) -> Option<Vec<Reading>> {
     });
     Some(readings)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn header(text: &str) -> HeaderValue {
+        HeaderValue::from_str(&format!("Basic {}", BASE64.encode(text))).unwrap()
+    }
+
+    fn encode(text: &str) -> String {
+        form_urlencoded::byte_serialize(text.as_bytes()).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn an_encoded_header_is_read_first(id in "[!-~]{1,30}", secret in "[^\\x00]{1,30}") {
+            let readings = basic(&header(&format!("{}:{}", encode(&id), encode(&secret)))).unwrap();
+            prop_assert_eq!(&readings[0].id, &id);
+            prop_assert_eq!(readings[0].secret.as_ref().unwrap().as_str(), secret.as_str());
+        }
+
+        #[test]
+        fn a_header_that_was_not_encoded_is_read_too(id in "[!-9;-~]{1,30}", secret in "[^\\x00]{1,30}") {
+            let readings = basic(&header(&format!("{id}:{secret}"))).unwrap();
+            let last = readings.last().unwrap();
+            prop_assert_eq!(&last.id, &id);
+            prop_assert_eq!(last.secret.as_ref().unwrap().as_str(), secret.as_str());
+        }
+
+        #[test]
+        fn no_header_whatever_breaks_the_parser(bytes in prop::collection::vec(any::<u8>(), 0..100), raw in any::<bool>()) {
+            let value = if raw { bytes } else { format!("Basic {}", BASE64.encode(&bytes)).into_bytes() };
+            if let Ok(value) = HeaderValue::from_bytes(&value) {
+                let _ = basic(&value);
+            }
+        }
+    }
+}

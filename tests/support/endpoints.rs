@@ -1,9 +1,12 @@
 //! The endpoints without the proxy: a configuration, a store, and a clock that stands still.
 
 #![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
     dead_code,
     unreachable_pub,
-    reason = "each test file is a crate of its own and uses its part of this"
+    reason = "for tests, each of which is a crate of its own and uses its part of this"
 )]
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -209,11 +212,12 @@ pub fn form(parameters: &[(&str, &str)]) -> String {
 }
 
 impl Gateway {
-    pub async fn new() -> Self {
-        Self::with(|_| {}).await
+    pub fn new() -> Self {
+        Self::with(|_| {})
     }
 
-    pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
+    /// The endpoints of a configuration that differs in this.
+    pub fn with(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = config();
         change(&mut config);
         Self::on(config, Arc::new(Memory::default()))

@@ -2,9 +2,12 @@
 //! What a store must do is tested elsewhere, on the real one.
 
 #![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
     dead_code,
     unreachable_pub,
-    reason = "each test file is a crate of its own and uses its part of this"
+    reason = "for tests, each of which is a crate of its own and uses its part of this"
 )]
 
 use std::collections::HashMap;
