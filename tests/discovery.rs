@@ -182,6 +182,21 @@ async fn the_path_less_document_is_the_only_upstream_s_or_the_named_one_s() {
 }
 
 #[tokio::test]
+async fn the_path_less_document_of_an_upstream_with_a_host_is_served_there_alone() {
+    for root in [RootResource::Auto, RootResource::Named("files".to_owned())] {
+        let gateway = Gateway::with(|config| {
+            config.upstreams.truncate(1);
+            config.upstreams[0].host = Some("tools.example".to_owned());
+            config.oauth.root_resource = root;
+        });
+        assert_eq!(gateway.get_on("tools.example", RESOURCE).await.status, 200);
+        for path in [RESOURCE.to_owned(), format!("{RESOURCE}/files/mcp")] {
+            assert_eq!(gateway.get_on("gw.example", &path).await.status, 404, "{path}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_upstream_at_the_root_is_known_by_the_bare_origin() {
     let gateway = Gateway::with(|config| {
         config.upstreams[1].path = String::new();

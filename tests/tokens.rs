@@ -22,7 +22,7 @@ use mcpgate::domain::secret::SecretHash;
 use mcpgate::domain::uri::RedirectUri;
 use proptest::prelude::*;
 use serde_json::json;
-use support::endpoints::{Allowed, FILES, Gateway, NOTES, ORIGIN, REDIRECT, VERIFIER, config, form};
+use support::endpoints::{Allowed, FILES, Gateway, NOTES, ORIGIN, REDIRECT, Reply, VERIFIER, config, form};
 use support::memory::Memory;
 
 const WEEK: u64 = 7 * 24 * 3600;
@@ -43,6 +43,16 @@ fn configured(id: &str, secret: Option<&str>, grant_types: &[GrantType]) -> Clie
         name: None,
         display: mcpgate::domain::client::ClientDisplay::default(),
         created_at: Timestamp::from_millis(0),
+    }
+}
+
+/// Two requests that meet at every step; the one that succeeded comes first.
+async fn side_by_side(one: impl Future<Output = Reply>, other: impl Future<Output = Reply>) -> (Reply, Reply) {
+    let (one, other) = tokio::join!(one, other);
+    if one.status == 200 {
+        (one, other)
+    } else {
+        (other.fine(), one)
     }
 }
 
@@ -311,6 +321,8 @@ async fn a_client_authenticates_in_one_way_only() {
         vec![("client_id", "ci"), ("client_secret", "s")],
         vec![("client_id", "other")],
     ] {
+        // Had it been let in, it would hear unsupported_grant_type.
+        let parameters = [&[("grant_type", "password")], &parameters[..]].concat();
         let reply = gateway.post("/token", Some(&header), &parameters).await;
         reply.refused(400, "invalid_request");
     }
@@ -546,6 +558,27 @@ async fn parallel_redemptions_of_one_code_have_one_winner_and_end_its_grant() {
     assert!(gateway.live(&winners[0]).await.is_none());
 }
 
+/// Both find the code unused, so it is the store that tells the loser.
+#[tokio::test]
+async fn the_loser_of_a_race_for_a_code_ends_its_grant() {
+    let gateway = Gateway::new();
+    let client = gateway.usual_client().await;
+    let code = gateway.code(&client, Allowed::default()).await;
+    let (winner, loser) = side_by_side(gateway.redeem(&client, &code), gateway.redeem(&client, &code)).await;
+    loser.refused(400, "invalid_grant");
+    assert!(gateway.live(&winner.text_of("access_token")).await.is_none());
+}
+
+#[tokio::test]
+async fn the_loser_of_a_race_without_a_grace_ends_the_grant() {
+    let gateway = Gateway::with(|config| config.oauth.refresh_grace = Duration::ZERO);
+    let client = gateway.usual_client().await;
+    let (_, refresh) = gateway.tokens(&client).await;
+    let (winner, loser) = side_by_side(gateway.refresh(&client, &refresh), gateway.refresh(&client, &refresh)).await;
+    loser.refused(400, "invalid_grant");
+    assert!(gateway.live(&winner.text_of("access_token")).await.is_none());
+}
+
 #[tokio::test]
 async fn nothing_is_issued_for_a_person_or_an_upstream_that_is_gone() {
     let gateway = Gateway::new();
@@ -727,6 +760,8 @@ async fn no_rotation_prolongs_a_grant_beyond_its_end() {
     let last = gateway.refresh(&client, &refresh).await.fine();
     assert_eq!(last.json()["expires_in"], 52);
     gateway.later(52);
+    // Not even within the grace.
+    gateway.refresh(&client, &refresh).await.refused(400, "invalid_grant");
     let reply = gateway.refresh(&client, &last.text_of("refresh_token")).await;
     reply.refused(400, "invalid_grant");
     assert!(gateway.live(&last.text_of("access_token")).await.is_none());

@@ -57,7 +57,9 @@ impl Records {
 }
 
 impl Memory {
-    fn with<T>(&self, work: impl FnOnce(&mut Records) -> T) -> Result<T, StoreError> {
+    /// Does one operation, after everybody else had a turn: two requests that run side by side meet at every call.
+    async fn with<T>(&self, work: impl FnOnce(&mut Records) -> T + Send) -> Result<T, StoreError> {
+        tokio::task::yield_now().await;
         if self.broken.load(Ordering::SeqCst) {
             return Err(StoreError::Backend {
                 operation: "test",
@@ -79,19 +81,21 @@ impl Store for Memory {
             records.clients.insert(client.id.clone(), client.clone());
             Registration::Done
         })
+        .await
     }
 
     async fn client(&self, id: &ClientId) -> Result<Option<Client>, StoreError> {
-        self.with(|records| records.clients.get(id).cloned())
+        self.with(|records| records.clients.get(id).cloned()).await
     }
 
     async fn begin_authorization(&self, id: &SecretHash, request: &AuthorizationRequest) -> Result<(), StoreError> {
         self.with(|records| records.authorizations.insert(*id, request.clone()))
+            .await
             .map(drop)
     }
 
     async fn authorization(&self, id: &SecretHash) -> Result<Option<AuthorizationRequest>, StoreError> {
-        self.with(|records| records.authorizations.get(id).cloned())
+        self.with(|records| records.authorizations.get(id).cloned()).await
     }
 
     async fn note_sign_in(&self, id: &SecretHash) -> Result<(), StoreError> {
@@ -100,10 +104,11 @@ impl Store for Memory {
                 request.sign_in_again = false;
             }
         })
+        .await
     }
 
     async fn end_authorization(&self, id: &SecretHash) -> Result<bool, StoreError> {
-        self.with(|records| records.authorizations.remove(id).is_some())
+        self.with(|records| records.authorizations.remove(id).is_some()).await
     }
 
     async fn approve(
@@ -123,10 +128,11 @@ impl Store for Memory {
             }
             Approval::Done
         })
+        .await
     }
 
     async fn consent(&self, key: &ConsentKey) -> Result<Option<Scope>, StoreError> {
-        self.with(|records| records.consents.get(key).cloned())
+        self.with(|records| records.consents.get(key).cloned()).await
     }
 
     async fn begin_session(
@@ -139,18 +145,19 @@ impl Store for Memory {
             previous.map(|previous| records.sessions.remove(previous));
             records.sessions.insert(*id, session.clone());
         })
+        .await
     }
 
     async fn session(&self, id: &SecretHash) -> Result<Option<Session>, StoreError> {
-        self.with(|records| records.sessions.get(id).cloned())
+        self.with(|records| records.sessions.get(id).cloned()).await
     }
 
     async fn end_session(&self, id: &SecretHash) -> Result<(), StoreError> {
-        self.with(|records| records.sessions.remove(id)).map(drop)
+        self.with(|records| records.sessions.remove(id)).await.map(drop)
     }
 
     async fn code(&self, code: &SecretHash) -> Result<Option<AuthorizationCode>, StoreError> {
-        self.with(|records| records.codes.get(code).cloned())
+        self.with(|records| records.codes.get(code).cloned()).await
     }
 
     async fn note_failed_attempt(&self, code: &SecretHash) -> Result<(), StoreError> {
@@ -159,6 +166,7 @@ impl Store for Memory {
                 code.failed_attempts = code.failed_attempts.saturating_add(1);
             }
         })
+        .await
     }
 
     async fn redeem_code(&self, code: &SecretHash, grant: &Grant, issued: &Issued) -> Result<Redemption, StoreError> {
@@ -177,6 +185,7 @@ impl Store for Memory {
             records.issue(issued);
             Redemption::Done
         })
+        .await
     }
 
     async fn refresh_token(&self, token: &SecretHash) -> Result<Option<(RefreshToken, Grant)>, StoreError> {
@@ -184,6 +193,7 @@ impl Store for Memory {
             let token = records.refresh.get(token)?;
             Some((token.clone(), records.grants.get(&token.grant)?.clone()))
         })
+        .await
     }
 
     async fn rotate(
@@ -206,6 +216,7 @@ impl Store for Memory {
             records.issue(issued);
             Rotation::Done
         })
+        .await
     }
 
     async fn access_token(&self, token: &SecretHash) -> Result<Option<LiveToken>, StoreError> {
@@ -214,16 +225,17 @@ impl Store for Memory {
             let grant = records.grants.get(&token.grant)?.clone();
             Some(LiveToken { token, grant })
         })
+        .await
     }
 
     async fn revoke_access_token(&self, token: &SecretHash) -> Result<(), StoreError> {
         self.revocations.fetch_add(1, Ordering::SeqCst);
-        self.with(|records| records.access.remove(token)).map(drop)
+        self.with(|records| records.access.remove(token)).await.map(drop)
     }
 
     async fn revoke_grant(&self, grant: &GrantId) -> Result<(), StoreError> {
         self.revocations.fetch_add(1, Ordering::SeqCst);
-        self.with(|records| records.grants.remove(grant)).map(drop)
+        self.with(|records| records.grants.remove(grant)).await.map(drop)
     }
 
     fn revocations(&self) -> u64 {
@@ -231,22 +243,22 @@ impl Store for Memory {
     }
 
     async fn signing_key(&self, _name: &'static str) -> Result<[u8; 32], StoreError> {
-        self.with(|_| [7; 32])
+        self.with(|_| [7; 32]).await
     }
 
     async fn sweep(&self, _now: Timestamp, _limit: usize) -> Result<usize, StoreError> {
-        self.with(|_| 0)
+        self.with(|_| 0).await
     }
 
     async fn compact(&self) -> Result<bool, StoreError> {
-        self.with(|_| false)
+        self.with(|_| false).await
     }
 
     async fn check(&self) -> Result<(), StoreError> {
-        self.with(|_| ())
+        self.with(|_| ()).await
     }
 
     async fn close(&self) -> Result<(), StoreError> {
-        self.with(|_| ())
+        self.with(|_| ()).await
     }
 }
