@@ -7,6 +7,7 @@ pub mod authorize;
 pub mod client_auth;
 pub mod discovery;
 pub mod interaction;
+mod metadata;
 pub mod pages;
 pub mod register;
 pub mod revoke;

@@ -105,7 +105,7 @@ impl Parameters {
 }
 
 /// Percent-decoding with `+` for a space; refuses what is not UTF-8 and broken escapes rather than guess.
-fn decode(encoded: &[u8]) -> Result<String, OAuthError> {
+pub(super) fn decode(encoded: &[u8]) -> Result<String, OAuthError> {
     let malformed = || OAuthError::invalid_request("a parameter is not properly encoded");
     let mut bytes = Vec::with_capacity(encoded.len());
     let mut rest = encoded.iter();
