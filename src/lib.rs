@@ -12,6 +12,6 @@ pub mod config;
 pub mod domain;
 pub mod identity;
 pub mod oauth;
-//pub mod proxy;
+pub mod proxy;
 pub mod store;
 pub mod telemetry;
