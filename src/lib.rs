@@ -6,9 +6,9 @@
 //! main → demo → app → proxy → oauth → identity → { config, store, telemetry } → domain
 //! ```
 
-//pub mod app;
+pub mod app;
 pub mod config;
-//pub mod demo;
+pub mod demo;
 pub mod domain;
 pub mod identity;
 pub mod oauth;

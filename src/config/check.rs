@@ -9,7 +9,8 @@ use argon2::PasswordHash;
 
 use super::reader::{Document, Node};
 use super::{
-    Account, Config, Listener, OAuthConfig, PublicUrl, RootResource, ScopeInfo, StoreConfig, TlsFiles, Upstream, upstreams,
+    Account, Config, Listener, OAuthConfig, PublicUrl, RootResource, ScopeInfo, StoreConfig, TlsFiles, Upstream,
+    upstreams,
 };
 use crate::domain::client::{Client, ClientAuthMethod, ClientDisplay, ClientId, ClientOrigin, GrantType};
 use crate::domain::clock::Timestamp;
@@ -25,19 +26,44 @@ const LEAST_SECRET: usize = 16;
 /// Argon2 memory, in KiB, that a sign-in may cost at most.
 const MOST_ARGON2_MEMORY: u32 = 256 << 10;
 
-pub(super) const TOP: &[&str] = &["public_url", "listen", "admin", "store", "oauth", "scopes", "users", "upstreams"];
+pub(super) const TOP: &[&str] = &[
+    "public_url",
+    "listen",
+    "admin",
+    "store",
+    "oauth",
+    "scopes",
+    "users",
+    "upstreams",
+];
 pub(super) const LISTENER: &[&str] = &["address", "tls"];
 pub(super) const TLS: &[&str] = &["cert", "key"];
 pub(super) const ADMIN: &[&str] = &["listen"];
 pub(super) const STORE: &[&str] = &["sled"];
 pub(super) const SLED: &[&str] = &["path"];
 pub(super) const OAUTH: &[&str] = &[
-    "scopes", "code_expires_in", "access_token_expires_in", "refresh_token_expires_in", "require_pkce", "refresh_grace",
-    "issuer_in_response", "endpoint_prefix", "root_resource", "registration", "clients",
+    "scopes",
+    "code_expires_in",
+    "access_token_expires_in",
+    "refresh_token_expires_in",
+    "require_pkce",
+    "refresh_grace",
+    "issuer_in_response",
+    "endpoint_prefix",
+    "root_resource",
+    "registration",
+    "clients",
 ];
 pub(super) const REGISTRATION: &[&str] = &["dynamic", "allowed_redirect_hosts"];
-pub(super) const CLIENT: &[&str] =
-    &["client_id", "client_secret", "client_name", "redirect_uris", "token_endpoint_auth_method", "grant_types", "scope"];
+pub(super) const CLIENT: &[&str] = &[
+    "client_id",
+    "client_secret",
+    "client_name",
+    "redirect_uris",
+    "token_endpoint_auth_method",
+    "grant_types",
+    "scope",
+];
 pub(super) const SCOPE: &[&str] = &["name", "description", "groups"];
 pub(super) const USER: &[&str] = &["username", "password_hash", "email", "name", "groups"];
 
@@ -45,7 +71,9 @@ pub(super) const USER: &[&str] = &["username", "password_hash", "email", "name",
 pub(super) fn config(document: &Document<'_>) -> Option<Config> {
     let root = document.node();
     root.object(TOP);
-    let public_url = root.required("public_url", "https://mcp.example.com").and_then(|node| node.public_url());
+    let public_url = root
+        .required("public_url", "https://mcp.example.com")
+        .and_then(|node| node.public_url());
     let listen = listeners(&root);
     let admin = admin(&root, &listen);
     let store = store(&root);
@@ -53,19 +81,41 @@ pub(super) fn config(document: &Document<'_>) -> Option<Config> {
     let users = users(&root);
     let scopes = scopes(&root);
     // Routes are judged even where public_url is wrong, so that nobody has to come back for them.
-    let stand_in = PublicUrl { origin: "http://127.0.0.1:8080".to_owned(), scheme: "http", host: "127.0.0.1".to_owned(), port: Some(8080), loopback: true };
+    let stand_in = PublicUrl {
+        origin: "http://127.0.0.1:8080".to_owned(),
+        scheme: "http",
+        host: "127.0.0.1".to_owned(),
+        port: Some(8080),
+        loopback: true,
+    };
     let prefix = oauth.as_ref().map_or("", |oauth| oauth.endpoint_prefix.as_str());
     let upstreams = upstreams::upstreams(&root, public_url.as_ref().unwrap_or(&stand_in), prefix);
     let oauth = oauth?;
     check_root_resource(&root, &oauth, &upstreams);
-    Some(Config { public_url: public_url?, listen, admin: admin?, store, oauth, scopes, users, upstreams })
+    Some(Config {
+        public_url: public_url?,
+        listen,
+        admin: admin?,
+        store,
+        oauth,
+        scopes,
+        users,
+        upstreams,
+    })
 }
 
 fn listeners(root: &Node<'_>) -> Vec<Listener> {
     let Some(node) = root.get("listen") else {
-        return vec![Listener { address: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)), tls: None }];
+        return vec![Listener {
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            tls: None,
+        }];
     };
-    let nodes = if node.value.is_sequence() { node.list() } else { vec![node.clone()] };
+    let nodes = if node.value.is_sequence() {
+        node.list()
+    } else {
+        vec![node.clone()]
+    };
     if nodes.is_empty() {
         node.problem("must name at least one address");
     }
@@ -94,14 +144,22 @@ fn listener(node: &Node<'_>) -> Option<Listener> {
         let node = tls.required(key, example)?;
         node.text().map(|text| node.document.directory.join(text))
     };
-    let (cert, key) = (file("cert", "/etc/mcpgate/cert.pem"), file("key", "/etc/mcpgate/key.pem"));
+    let (cert, key) = (
+        file("cert", "/etc/mcpgate/cert.pem"),
+        file("key", "/etc/mcpgate/key.pem"),
+    );
     let files = TlsFiles { cert: cert?, key: key? };
     tls.check(files.server_config().map(|_| ()))?;
-    address.map(|address| Listener { address, tls: Some(files) })
+    address.map(|address| Listener {
+        address,
+        tls: Some(files),
+    })
 }
 
 fn admin(root: &Node<'_>, listen: &[Listener]) -> Option<SocketAddr> {
-    let Some(node) = root.get("admin") else { return Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9090))) };
+    let Some(node) = root.get("admin") else {
+        return Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)));
+    };
     node.object(ADMIN);
     let node = node.required("listen", "127.0.0.1:9090")?;
     let address = node.address()?;
@@ -119,7 +177,9 @@ fn store(root: &Node<'_>) -> StoreConfig {
         let path = sled.required("path", "./data")?;
         path.text().map(|text| path.document.directory.join(text))
     });
-    StoreConfig::Sled { path: path.unwrap_or_else(|| PathBuf::from("./data")) }
+    StoreConfig::Sled {
+        path: path.unwrap_or_else(|| PathBuf::from("./data")),
+    }
 }
 
 fn oauth(root: &Node<'_>) -> Option<OAuthConfig> {
@@ -138,13 +198,28 @@ fn oauth(root: &Node<'_>) -> Option<OAuthConfig> {
         node.object(REGISTRATION);
     }
     let in_registration = |key: &str| registration.as_ref().and_then(|node| node.get(key));
-    let default_scopes = || ["openid", "profile", "email", "offline_access"].iter().filter_map(|name| name.parse::<ScopeToken>().ok()).collect();
+    let default_scopes = || {
+        ["openid", "profile", "email", "offline_access"]
+            .iter()
+            .filter_map(|name| name.parse::<ScopeToken>().ok())
+            .collect()
+    };
     // Each is read before the first `?`, so that one mistake does not hide the next.
     let scopes = get("scopes").map_or_else(default_scopes, |node| node.scope_list());
-    let code = duration("code_expires_in", Duration::from_secs(600), SECOND, Duration::from_secs(600));
+    let code = duration(
+        "code_expires_in",
+        Duration::from_secs(600),
+        SECOND,
+        Duration::from_secs(600),
+    );
     let access = duration("access_token_expires_in", Duration::from_secs(3_600), SECOND, DAY * 30);
     let refresh = duration("refresh_token_expires_in", DAY * 7, SECOND, DAY * 366);
-    let grace = duration("refresh_grace", Duration::from_secs(60), Duration::ZERO, Duration::from_secs(600));
+    let grace = duration(
+        "refresh_grace",
+        Duration::from_secs(60),
+        Duration::ZERO,
+        Duration::from_secs(600),
+    );
     let (require_pkce, issuer) = (boolean("require_pkce"), boolean("issuer_in_response"));
     let prefix = get("endpoint_prefix").map_or_else(|| Some(String::new()), |node| endpoint_prefix(&node));
     let root_resource = match get("root_resource") {
@@ -156,7 +231,10 @@ fn oauth(root: &Node<'_>) -> Option<OAuthConfig> {
         }),
     };
     let dynamic = in_registration("dynamic").map_or(Some(true), |node| node.boolean());
-    let hosts = in_registration("allowed_redirect_hosts").map_or_else(|| HostPattern::parse("*").into_iter().collect(), |node| redirect_hosts(&node));
+    let hosts = in_registration("allowed_redirect_hosts").map_or_else(
+        || HostPattern::parse("*").into_iter().collect(),
+        |node| redirect_hosts(&node),
+    );
     let clients = get("clients").map(|node| clients(&node)).unwrap_or_default();
     if let (Some(access), Some(refresh)) = (access, refresh)
         && refresh < access
@@ -188,7 +266,9 @@ fn endpoint_prefix(node: &Node<'_>) -> Option<String> {
     let text = text.strip_suffix('/').unwrap_or(text);
     let taken = upstreams::OWN_PATHS.contains(&text) || text.starts_with("/.well-known");
     if taken || !upstreams::is_plain_path(text) {
-        node.problem(format!("{text:?} is not a path for endpoints; write /api/auth/mcp, or \"\" for none"));
+        node.problem(format!(
+            "{text:?} is not a path for endpoints; write /api/auth/mcp, or \"\" for none"
+        ));
         return None;
     }
     Some(text.to_owned())
@@ -198,7 +278,9 @@ fn redirect_hosts(node: &Node<'_>) -> Vec<HostPattern> {
     let pattern = |(item, text): (Node<'_>, &str)| {
         let found = HostPattern::parse(text);
         if found.is_none() {
-            item.problem(format!("{text:?} is not a host; write claude.ai, \"*.example.com\" or \"*\""));
+            item.problem(format!(
+                "{text:?} is not a host; write claude.ai, \"*.example.com\" or \"*\""
+            ));
         }
         found
     };
@@ -225,7 +307,9 @@ fn client(node: &Node<'_>) -> Option<Client> {
         let text = node.text()?;
         let id = ClientId::parse(text).filter(|_| !text.starts_with("https://") && !text.starts_with("mgc_"));
         if id.is_none() {
-            node.problem("must be visible ASCII, and begin neither with https:// nor with mgc_, which are other clients'");
+            node.problem(
+                "must be visible ASCII, and begin neither with https:// nor with mgc_, which are other clients'",
+            );
         }
         id
     });
@@ -239,7 +323,12 @@ fn client(node: &Node<'_>) -> Option<Client> {
     let any_host: Vec<HostPattern> = HostPattern::parse("*").into_iter().collect();
     let redirect_uris: Vec<RedirectUri> = node
         .required("redirect_uris", "[https://app.example.com/callback]")
-        .map(|node| node.texts().into_iter().filter_map(|(item, text)| item.check(RedirectUri::parse(text, &any_host))).collect())
+        .map(|node| {
+            node.texts()
+                .into_iter()
+                .filter_map(|(item, text)| item.check(RedirectUri::parse(text, &any_host)))
+                .collect()
+        })
         .unwrap_or_default();
     let auth_method = node.get("token_endpoint_auth_method").and_then(|node| {
         let found = node.text().and_then(ClientAuthMethod::parse);
@@ -254,14 +343,18 @@ fn client(node: &Node<'_>) -> Option<Client> {
             let one = |(item, text): (Node<'_>, &str)| {
                 let found = GrantType::parse(text);
                 if found.is_none() {
-                    item.problem(format!("{text:?} is not a grant type; write authorization_code or refresh_token"));
+                    item.problem(format!(
+                        "{text:?} is not a grant type; write authorization_code or refresh_token"
+                    ));
                 }
                 found
             };
             node.texts().into_iter().filter_map(one).collect()
         },
     );
-    let scope = node.get("scope").and_then(|node| node.text().and_then(|text| node.check(text.parse::<Scope>())));
+    let scope = node
+        .get("scope")
+        .and_then(|node| node.text().and_then(|text| node.check(text.parse::<Scope>())));
     let name = node.get("client_name").and_then(|node| node.text()).map(str::to_owned);
     let secret = match secret {
         Some(found) => Some(found?),
@@ -270,7 +363,11 @@ fn client(node: &Node<'_>) -> Option<Client> {
     Some(Client {
         id: id?,
         origin: ClientOrigin::Configured,
-        auth_method: if secret.is_none() { Some(ClientAuthMethod::None) } else { auth_method },
+        auth_method: if secret.is_none() {
+            Some(ClientAuthMethod::None)
+        } else {
+            auth_method
+        },
         secret,
         redirect_uris,
         grant_types,
@@ -287,14 +384,20 @@ fn scopes(root: &Node<'_>) -> Vec<ScopeInfo> {
         if !node.object(SCOPE) {
             continue;
         }
-        let name = node.required("name", "everything:read").and_then(|node| node.text().and_then(|text| node.check(text.parse::<ScopeToken>())));
+        let name = node
+            .required("name", "everything:read")
+            .and_then(|node| node.text().and_then(|text| node.check(text.parse::<ScopeToken>())));
         let description = node.get("description").and_then(|node| node.text()).map(str::to_owned);
         let groups = node.get("groups").map(|node| groups(&node));
         let Some(name) = name else { continue };
         if all.iter().any(|other| other.name == name) {
             node.problem(format!("the scope {name} is there twice"));
         }
-        all.push(ScopeInfo { name, description, groups });
+        all.push(ScopeInfo {
+            name,
+            description,
+            groups,
+        });
     }
     all
 }
@@ -304,7 +407,10 @@ fn groups(node: &Node<'_>) -> Vec<String> {
 }
 
 fn users(root: &Node<'_>) -> Vec<Account> {
-    let Some(list) = root.required("users", "a list with a username and a password_hash (mcpgate hash-password makes one)") else {
+    let Some(list) = root.required(
+        "users",
+        "a list with a username and a password_hash (mcpgate hash-password makes one)",
+    ) else {
         return Vec::new();
     };
     let nodes = list.list();
@@ -333,17 +439,28 @@ fn account(node: &Node<'_>) -> Option<Account> {
         }
         found
     });
-    let hash = node.required("password_hash", "what mcpgate hash-password prints").and_then(|node| {
-        let text = node.secret()?;
-        node.check(check_password_hash(&text))?;
-        Some(text)
-    });
+    let hash = node
+        .required("password_hash", "what mcpgate hash-password prints")
+        .and_then(|node| {
+            let text = node.secret()?;
+            node.check(check_password_hash(&text))?;
+            Some(text)
+        });
     let text = |key: &str| node.get(key).and_then(|node| node.text()).map(str::to_owned);
     let (email, name) = (text("email"), text("name"));
     let groups = node.get("groups").map(|node| groups(&node)).unwrap_or_default();
     let subject = subject?;
-    let user = User { username: subject.as_str().to_owned(), subject, email, name, groups };
-    Some(Account { user, password_hash: hash? })
+    let user = User {
+        username: subject.as_str().to_owned(),
+        subject,
+        email,
+        name,
+        groups,
+    };
+    Some(Account {
+        user,
+        password_hash: hash?,
+    })
 }
 
 /// A hash that can be verified at a bearable price.
@@ -365,6 +482,8 @@ fn check_root_resource(root: &Node<'_>, oauth: &OAuthConfig, upstreams: &[Upstre
         && !upstreams.iter().any(|upstream| upstream.name == *name)
         && let Some(node) = root.get("oauth").and_then(|node| node.get("root_resource"))
     {
-        node.problem(format!("no upstream has the name {name}; write auto, none or an upstream's name"));
+        node.problem(format!(
+            "no upstream has the name {name}; write auto, none or an upstream's name"
+        ));
     }
 }

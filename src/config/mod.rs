@@ -58,8 +58,19 @@ pub fn parse(text: &str, directory: &Path, environment: &dyn Fn(&str) -> Option<
 #[must_use]
 pub fn known_keys() -> Vec<&'static str> {
     let sections = [
-        check::TOP, check::LISTENER, check::TLS, check::ADMIN, check::STORE, check::SLED, check::OAUTH, check::REGISTRATION,
-        check::CLIENT, check::SCOPE, check::USER, upstreams::UPSTREAM, upstreams::LIMITS,
+        check::TOP,
+        check::LISTENER,
+        check::TLS,
+        check::ADMIN,
+        check::STORE,
+        check::SLED,
+        check::OAUTH,
+        check::REGISTRATION,
+        check::CLIENT,
+        check::SCOPE,
+        check::USER,
+        upstreams::UPSTREAM,
+        upstreams::LIMITS,
     ];
     sections.concat()
 }

@@ -59,8 +59,15 @@ pub(super) struct Node<'a> {
 impl Problems {
     /// A problem with the file as a whole.
     pub(super) fn whole(message: impl Into<String>, line: usize) -> Self {
-        let problem = Problem { path: String::new(), line, message: message.into() };
-        Self { file: "gateway.yaml".to_owned(), list: vec![problem] }
+        let problem = Problem {
+            path: String::new(),
+            line,
+            message: message.into(),
+        };
+        Self {
+            file: "gateway.yaml".to_owned(),
+            list: vec![problem],
+        }
     }
 
     /// The problems.
@@ -95,7 +102,11 @@ impl<'a> Document<'a> {
     ///
     /// # Errors
     /// If it is too long or not YAML at all; that is one problem, since nothing after it can be trusted.
-    pub(super) fn read(text: &str, directory: &'a std::path::Path, environment: &'a dyn Fn(&str) -> Option<String>) -> Result<Self, Problems> {
+    pub(super) fn read(
+        text: &str,
+        directory: &'a std::path::Path,
+        environment: &'a dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, Problems> {
         if text.len() > MAX_BYTES {
             return Err(Problems::whole("the file is larger than 1 MiB", 1));
         }
@@ -105,11 +116,21 @@ impl<'a> Document<'a> {
             let line = error.location().map_or(1, |location| location.line());
             Problems::whole(format!("this is not YAML: {error}"), line)
         })?;
-        Ok(Self { root, lines, problems: RefCell::default(), environment, directory })
+        Ok(Self {
+            root,
+            lines,
+            problems: RefCell::default(),
+            environment,
+            directory,
+        })
     }
 
     pub(super) fn node(&'a self) -> Node<'a> {
-        Node { document: self, path: String::new(), value: &self.root }
+        Node {
+            document: self,
+            path: String::new(),
+            value: &self.root,
+        }
     }
 
     /// The problems found so far.
@@ -117,7 +138,10 @@ impl<'a> Document<'a> {
         let mut list = self.problems.borrow().clone();
         list.sort_by(|a, b| (a.line, &a.path).cmp(&(b.line, &b.path)));
         list.dedup();
-        (!list.is_empty()).then(|| Problems { file: "gateway.yaml".to_owned(), list })
+        (!list.is_empty()).then(|| Problems {
+            file: "gateway.yaml".to_owned(),
+            list,
+        })
     }
 
     fn line(&self, path: &str) -> usize {
@@ -146,7 +170,11 @@ impl<'a> Node<'a> {
     fn problem_at(&self, path: &str, message: impl Into<String>) {
         let mut problems = self.document.problems.borrow_mut();
         if problems.len() < MAX_PROBLEMS {
-            problems.push(Problem { path: path.to_owned(), line: self.document.line(path), message: message.into() });
+            problems.push(Problem {
+                path: path.to_owned(),
+                line: self.document.line(path),
+                message: message.into(),
+            });
         }
     }
 
@@ -164,9 +192,19 @@ impl<'a> Node<'a> {
         for key in map.keys() {
             let name = key.as_str().map_or_else(|| format!("{key:?}"), str::to_owned);
             if !known.contains(&name.as_str()) {
-                let near = known.iter().map(|other| (distance(&name, other), other)).min().filter(|(far, _)| *far <= 2);
-                let hint = near.map_or_else(|| format!("known here: {}", known.join(", ")), |(_, other)| format!("did you mean `{other}`?"));
-                self.problem_at(&child(&self.path, &name), format!("unknown key in this version; {hint}"));
+                let near = known
+                    .iter()
+                    .map(|other| (distance(&name, other), other))
+                    .min()
+                    .filter(|(far, _)| *far <= 2);
+                let hint = near.map_or_else(
+                    || format!("known here: {}", known.join(", ")),
+                    |(_, other)| format!("did you mean `{other}`?"),
+                );
+                self.problem_at(
+                    &child(&self.path, &name),
+                    format!("unknown key in this version; {hint}"),
+                );
             }
         }
         true
@@ -175,7 +213,11 @@ impl<'a> Node<'a> {
     /// The value of a key; one that is not there and one that is null are the same.
     pub(super) fn get(&self, key: &str) -> Option<Node<'a>> {
         let value = self.value.as_mapping()?.get(key).filter(|value| !value.is_null())?;
-        Some(Node { document: self.document, path: child(&self.path, key), value })
+        Some(Node {
+            document: self.document,
+            path: child(&self.path, key),
+            value,
+        })
     }
 
     /// The value of a key that has to be there.
@@ -203,7 +245,16 @@ impl<'a> Node<'a> {
                 if name.is_none() {
                     self.problem("has a key that is not text");
                 }
-                name.map(|name| (name.clone(), Node { document: self.document, path: child(&self.path, &name), value }))
+                name.map(|name| {
+                    (
+                        name.clone(),
+                        Node {
+                            document: self.document,
+                            path: child(&self.path, &name),
+                            value,
+                        },
+                    )
+                })
             })
             .collect()
     }
@@ -211,9 +262,15 @@ impl<'a> Node<'a> {
     /// The items of a list.
     pub(super) fn list(&self) -> Vec<Node<'a>> {
         match self.value {
-            Value::Sequence(items) if items.len() > MAX_ENTRIES => self.problem(format!("has more than {MAX_ENTRIES} items")),
+            Value::Sequence(items) if items.len() > MAX_ENTRIES => {
+                self.problem(format!("has more than {MAX_ENTRIES} items"));
+            }
             Value::Sequence(items) => {
-                let node = |(index, value)| Node { document: self.document, path: format!("{}[{index}]", self.path), value };
+                let node = |(index, value)| Node {
+                    document: self.document,
+                    path: format!("{}[{index}]", self.path),
+                    value,
+                };
                 return items.iter().enumerate().map(node).collect();
             }
             _ => self.problem("must be a list: [a, b]"),
@@ -225,7 +282,9 @@ impl<'a> Node<'a> {
     pub(super) fn text(&self) -> Option<&'a str> {
         match self.value {
             Value::String(text) if text.len() > MAX_TEXT => self.problem("is longer than 4096 bytes"),
-            Value::String(text) if text.chars().any(char::is_control) => self.problem("has a line break or another control character in it"),
+            Value::String(text) if text.chars().any(char::is_control) => {
+                self.problem("has a line break or another control character in it");
+            }
             Value::String(text) if text.is_empty() => self.problem("is empty"),
             Value::String(text) => return Some(text),
             Value::Number(_) | Value::Bool(_) => self.problem("must be text; put it in quotes"),
@@ -236,7 +295,10 @@ impl<'a> Node<'a> {
 
     /// Items that are text.
     pub(super) fn texts(&self) -> Vec<(Node<'a>, &'a str)> {
-        self.list().into_iter().filter_map(|item| item.text().map(|text| (item.clone(), text))).collect()
+        self.list()
+            .into_iter()
+            .filter_map(|item| item.text().map(|text| (item.clone(), text)))
+            .collect()
     }
 
     /// `true` or `false`.
@@ -255,7 +317,11 @@ impl<'a> Node<'a> {
 }
 
 fn child(path: &str, key: &str) -> String {
-    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+    if path.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{path}.{key}")
+    }
 }
 
 /// How many letters have to change to get from one word to the other.
@@ -277,8 +343,15 @@ fn distance(a: &str, b: &str) -> usize {
 
 /// What a collection that is being read needs to know: the path of its next child.
 enum Place {
-    List { path: String, next: usize },
-    Map { path: String, key: Option<(String, usize)>, seen: Vec<String> },
+    List {
+        path: String,
+        next: usize,
+    },
+    Map {
+        path: String,
+        key: Option<(String, usize)>,
+        seen: Vec<String>,
+    },
 }
 
 /// The line of every path in the document. Refuses what makes a document say more than it shows.
@@ -287,7 +360,8 @@ fn lines(text: &str) -> Result<HashMap<String, usize>, Problems> {
     let mut places: Vec<Place> = Vec::new();
     let mut documents = 0;
     for event in Parser::new_from_str(text) {
-        let (event, span) = event.map_err(|error| Problems::whole(format!("this is not YAML: {}", error.info()), error.marker().line()))?;
+        let (event, span) = event
+            .map_err(|error| Problems::whole(format!("this is not YAML: {}", error.info()), error.marker().line()))?;
         let line = span.start.line();
         match event {
             Event::DocumentStart(_) => {
@@ -296,12 +370,27 @@ fn lines(text: &str) -> Result<HashMap<String, usize>, Problems> {
                     return Err(Problems::whole("there is more than one document in the file", line));
                 }
             }
-            Event::Alias(_) => return Err(Problems::whole("aliases (*name) are not supported; write the value out", line)),
-            Event::Scalar(_, _, anchor, _) | Event::SequenceStart(anchor, _) | Event::MappingStart(anchor, _) if anchor > 0 => {
-                return Err(Problems::whole("anchors (&name) are not supported; write the value out where it is needed", line));
+            Event::Alias(_) => {
+                return Err(Problems::whole(
+                    "aliases (*name) are not supported; write the value out",
+                    line,
+                ));
+            }
+            Event::Scalar(_, _, anchor, _) | Event::SequenceStart(anchor, _) | Event::MappingStart(anchor, _)
+                if anchor > 0 =>
+            {
+                return Err(Problems::whole(
+                    "anchors (&name) are not supported; write the value out where it is needed",
+                    line,
+                ));
             }
             Event::Scalar(text, ..) => {
-                if let Some(Place::Map { key: key @ None, seen, path }) = places.last_mut() {
+                if let Some(Place::Map {
+                    key: key @ None,
+                    seen,
+                    path,
+                }) = places.last_mut()
+                {
                     if seen.iter().any(|other| *other == *text) {
                         let path = child(path, &text);
                         return Err(Problems::whole(format!("{path} is there twice"), line));
@@ -321,7 +410,11 @@ fn lines(text: &str) -> Result<HashMap<String, usize>, Problems> {
                     return Err(Problems::whole("a key must be text", line));
                 }
                 let path = note(&mut found, &mut places, line);
-                places.push(Place::Map { path, key: None, seen: Vec::new() });
+                places.push(Place::Map {
+                    path,
+                    key: None,
+                    seen: Vec::new(),
+                });
             }
             Event::SequenceEnd | Event::MappingEnd => {
                 places.pop();
@@ -345,7 +438,9 @@ fn note(found: &mut HashMap<String, usize>, places: &mut [Place], line: usize) -
             (item, line)
         }
         // A key's line is where its value is looked for.
-        Some(Place::Map { path, key, .. }) => key.take().map_or((path.clone(), line), |(key, line)| (child(path, &key), line)),
+        Some(Place::Map { path, key, .. }) => key
+            .take()
+            .map_or((path.clone(), line), |(key, line)| (child(path, &key), line)),
     };
     found.insert(path.clone(), line);
     path
@@ -358,7 +453,16 @@ mod tests {
     #[test]
     fn every_path_has_its_line() {
         let lines = lines("a: 1\nb:\n  c: [x, y]\n  d:\n    - e: 1\n      f: 2\n    - g\n").unwrap();
-        for (path, line) in [("a", 1), ("b", 2), ("b.c", 3), ("b.c[1]", 3), ("b.d", 4), ("b.d[0]", 5), ("b.d[0].f", 6), ("b.d[1]", 7)] {
+        for (path, line) in [
+            ("a", 1),
+            ("b", 2),
+            ("b.c", 3),
+            ("b.c[1]", 3),
+            ("b.d", 4),
+            ("b.d[0]", 5),
+            ("b.d[0].f", 6),
+            ("b.d[1]", 7),
+        ] {
             assert_eq!(lines.get(path), Some(&line), "{path}");
         }
     }

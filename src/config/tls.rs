@@ -21,7 +21,8 @@ impl TlsFiles {
         if chain.is_empty() {
             return Err(format!("{cert} holds no certificate"));
         }
-        let private = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| format!("cannot read a private key from {key}: {error}"))?;
+        let private = PrivateKeyDer::from_pem_file(&self.key)
+            .map_err(|error| format!("cannot read a private key from {key}: {error}"))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

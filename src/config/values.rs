@@ -17,9 +17,27 @@ const MAX_SECRET: u64 = 64 << 10;
 
 /// The headers that a client's request must keep as they are, or that only the proxy sets.
 const RESERVED_HEADERS: &[&str] = &[
-    "host", "content-length", "content-type", "content-encoding", "transfer-encoding", "connection", "upgrade", "te", "trailer",
-    "keep-alive", "expect", "accept", "origin", "x-request-id", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto",
-    "forwarded", "last-event-id", "proxy-authorization", "proxy-connection",
+    "host",
+    "content-length",
+    "content-type",
+    "content-encoding",
+    "transfer-encoding",
+    "connection",
+    "upgrade",
+    "te",
+    "trailer",
+    "keep-alive",
+    "expect",
+    "accept",
+    "origin",
+    "x-request-id",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "forwarded",
+    "last-event-id",
+    "proxy-authorization",
+    "proxy-connection",
 ];
 
 impl Node<'_> {
@@ -36,7 +54,10 @@ impl Node<'_> {
                 _ => return None,
             };
             let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
-            digits.then(|| number.parse::<u64>().ok()?.checked_mul(seconds)).flatten().map(Duration::from_secs)
+            digits
+                .then(|| number.parse::<u64>().ok()?.checked_mul(seconds))
+                .flatten()
+                .map(Duration::from_secs)
         };
         match read() {
             None => self.problem(format!("{text:?} is not a duration; write 10s, 5m, 1h or 7d")),
@@ -55,7 +76,9 @@ impl Node<'_> {
                 .into_iter()
                 .find_map(|(unit, factor)| text.strip_suffix(unit).map(|number| (number, factor)))?;
             let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
-            digits.then(|| number.parse::<u64>().ok()?.checked_mul(factor)).flatten()
+            digits
+                .then(|| number.parse::<u64>().ok()?.checked_mul(factor))
+                .flatten()
         };
         let found = self.number().or_else(|| self.value.as_str().and_then(read));
         match found {
@@ -69,7 +92,10 @@ impl Node<'_> {
 
     /// A whole number from 1.
     pub(super) fn count(&self) -> Option<u32> {
-        let found = self.number().and_then(|number| u32::try_from(number).ok()).filter(|number| *number > 0);
+        let found = self
+            .number()
+            .and_then(|number| u32::try_from(number).ok())
+            .filter(|number| *number > 0);
         if found.is_none() {
             self.problem("must be a whole number from 1, or none");
         }
@@ -105,7 +131,8 @@ impl Node<'_> {
                         }
                         std::fs::read_to_string(path)
                     };
-                    let text = Zeroizing::new(self.check(read().map_err(|error| format!("cannot read {path}: {error}")))?);
+                    let text =
+                        Zeroizing::new(self.check(read().map_err(|error| format!("cannot read {path}: {error}")))?);
                     Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned())
                 }
                 _ => {
@@ -125,7 +152,10 @@ impl Node<'_> {
 
     /// Scopes in a list.
     pub(super) fn scope_list(&self) -> Scope {
-        self.texts().into_iter().filter_map(|(item, text)| item.check(text.parse::<ScopeToken>())).collect()
+        self.texts()
+            .into_iter()
+            .filter_map(|(item, text)| item.check(text.parse::<ScopeToken>()))
+            .collect()
     }
 
     /// An address with a port.
@@ -134,7 +164,9 @@ impl Node<'_> {
         let localhost = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
         let found = localhost.as_deref().unwrap_or(text).parse().ok();
         if found.is_none() {
-            self.problem(format!("{text:?} is not an address with a port; write 127.0.0.1:8080 or 0.0.0.0:8080"));
+            self.problem(format!(
+                "{text:?} is not an address with a port; write 127.0.0.1:8080 or 0.0.0.0:8080"
+            ));
         }
         found
     }
@@ -143,18 +175,27 @@ impl Node<'_> {
     pub(super) fn public_url(&self) -> Option<PublicUrl> {
         const EXAMPLE: &str = "write https://mcp.example.com, or http://127.0.0.1:8080 for this machine alone";
         let text = self.text()?;
-        let Some(url) = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) else {
+        let Some(url) = Url::parse(text)
+            .ok()
+            .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+        else {
             self.problem(format!("{text:?} is not an absolute http or https URL; {EXAMPLE}"));
             return None;
         };
-        let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none() && url.username().is_empty() && url.password().is_none();
+        let bare = url.path() == "/"
+            && url.query().is_none()
+            && url.fragment().is_none()
+            && url.username().is_empty()
+            && url.password().is_none();
         if !bare || text.contains(['?', '#', '@', '\\']) {
             self.problem(format!("must be an origin: no path, query or user; {EXAMPLE}"));
             return None;
         }
         let loopback = is_loopback(&url);
         if url.scheme() == "http" && !loopback {
-            self.problem(format!("http is allowed on loopback only, since tokens and passwords would travel in clear; {EXAMPLE}"));
+            self.problem(format!(
+                "http is allowed on loopback only, since tokens and passwords would travel in clear; {EXAMPLE}"
+            ));
             return None;
         }
         Some(PublicUrl {
@@ -172,7 +213,8 @@ impl Node<'_> {
             self.problem(format!("{text:?} is not a header name"));
             return None;
         };
-        if RESERVED_HEADERS.contains(&name.as_str()) || name.as_str().starts_with("mcp-") || name.as_str().contains('_') {
+        if RESERVED_HEADERS.contains(&name.as_str()) || name.as_str().starts_with("mcp-") || name.as_str().contains('_')
+        {
             self.problem(format!("{text} cannot be set here"));
             return None;
         }
@@ -182,7 +224,8 @@ impl Node<'_> {
     /// A header's value from a secret, marked so that no log shows it.
     pub(super) fn header_value(&self) -> Option<HeaderValue> {
         let text = self.secret()?;
-        let mut value = self.check(HeaderValue::from_str(&text).map_err(|_| "is not a header value: visible ASCII on one line"))?;
+        let mut value =
+            self.check(HeaderValue::from_str(&text).map_err(|_| "is not a header value: visible ASCII on one line"))?;
         value.set_sensitive(true);
         Some(value)
     }
@@ -201,17 +244,28 @@ impl Node<'_> {
     /// A browser origin, or `*`.
     pub(super) fn origin(&self) -> Option<String> {
         let text = self.text()?;
-        let is_origin = |url: &Url| matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == text;
+        let is_origin =
+            |url: &Url| matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == text;
         if text == "*" || Url::parse(text).is_ok_and(|url| is_origin(&url)) {
             return Some(text.to_owned());
         }
-        self.problem(format!("{text:?} is not an origin; write https://app.example.com, without a path, or \"*\""));
+        self.problem(format!(
+            "{text:?} is not an origin; write https://app.example.com, without a path, or \"*\""
+        ));
         None
     }
 }
 
 impl Claim {
-    const ALL: [Self; 7] = [Self::Subject, Self::Username, Self::Email, Self::Name, Self::Groups, Self::Scope, Self::ClientId];
+    const ALL: [Self; 7] = [
+        Self::Subject,
+        Self::Username,
+        Self::Email,
+        Self::Name,
+        Self::Groups,
+        Self::Scope,
+        Self::ClientId,
+    ];
 
     /// What the configuration calls it.
     const fn name(self) -> &'static str {

@@ -122,15 +122,12 @@ impl Accounts {
             return SignIn::Throttled { retry_after };
         }
         let fits = self.verify(username, own, password, turn).await;
-        match own.and_then(|place| self.config.users.get(place)).filter(|_| fits) {
-            Some(account) => {
-                self.throttle.succeeded(&target);
-                SignIn::Success(account.user.clone())
-            }
-            None => {
-                self.throttle.failed(&target, from, now);
-                SignIn::Failure
-            }
+        if let Some(account) = own.and_then(|place| self.config.users.get(place)).filter(|_| fits) {
+            self.throttle.succeeded(&target);
+            SignIn::Success(account.user.clone())
+        } else {
+            self.throttle.failed(&target, from, now);
+            SignIn::Failure
         }
     }
 

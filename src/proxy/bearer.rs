@@ -9,8 +9,8 @@
 
 use std::sync::Arc;
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::StatusCode;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use quick_cache::sync::Cache;
 
 use super::headers;
@@ -47,7 +47,7 @@ pub(super) struct Bearer {
 /// A request that may not pass: what it gets, and what is counted.
 #[derive(Debug)]
 pub(super) struct Denial {
-    pub(super) answer: Answer,
+    pub(super) answer: Box<Answer>,
     /// `None` where the fault is ours.
     pub(super) decision: Option<AuthDecision>,
 }
@@ -61,12 +61,21 @@ impl Permit {
 
 impl Bearer {
     pub(super) fn new() -> Self {
-        Self { cache: Cache::new(CACHED) }
+        Self {
+            cache: Cache::new(CACHED),
+        }
     }
 
     /// The access check for an upstream, given by its place in the configuration.
-    pub(super) async fn authorize(&self, at: &Endpoints, index: usize, headers: &HeaderMap) -> Result<Arc<Permit>, Denial> {
-        let Some(upstream) = at.config.upstreams.get(index) else { return Err(unavailable(None)) };
+    pub(super) async fn authorize(
+        &self,
+        at: &Endpoints,
+        index: usize,
+        headers: &HeaderMap,
+    ) -> Result<Arc<Permit>, Denial> {
+        let Some(upstream) = at.config.upstreams.get(index) else {
+            return Err(unavailable(None));
+        };
         let challenge = Challenge { at, upstream };
         let token = presented(headers).map_err(|refused| challenge.refuse(refused))?;
         let Some(token) = Secret::parse(SecretKind::AccessToken, token) else {
@@ -75,15 +84,19 @@ impl Bearer {
         let hash = token.hash();
         let now = at.now();
         let revocations = at.store.revocations();
-        let cached = self.cache.get(&hash).filter(|permit| permit.revocations == revocations && now < permit.expires_at);
-        let permit = match cached {
-            Some(permit) => permit,
-            None => {
-                let permit = look_up(at, &hash, now, revocations).await.map_err(|error| unavailable(Some(&error)))?;
-                let permit = Arc::new(permit.ok_or_else(|| challenge.refuse(Refused::InvalidToken))?);
-                self.cache.insert(hash, Arc::clone(&permit));
-                permit
-            }
+        let cached = self
+            .cache
+            .get(&hash)
+            .filter(|permit| permit.revocations == revocations && now < permit.expires_at);
+        let permit = if let Some(permit) = cached {
+            permit
+        } else {
+            let permit = look_up(at, &hash, now, revocations)
+                .await
+                .map_err(|error| unavailable(Some(&error)))?;
+            let permit = Arc::new(permit.ok_or_else(|| challenge.refuse(Refused::InvalidToken))?);
+            self.cache.insert(hash, Arc::clone(&permit));
+            permit
         };
         if permit.upstream != index {
             return Err(challenge.refuse(Refused::OtherResource));
@@ -96,14 +109,32 @@ impl Bearer {
 }
 
 /// What the store knows of a token: alive, for an upstream that there is, of a client and a person that there are.
-async fn look_up(at: &Endpoints, hash: &SecretHash, now: Timestamp, revocations: u64) -> Result<Option<Permit>, StoreError> {
-    let Some(live) = at.store.access_token(hash).await?.filter(|live| live.is_alive(now)) else { return Ok(None) };
-    let Some(index) = at.config.upstreams.iter().position(|upstream| upstream.resource == live.grant.resource) else { return Ok(None) };
-    let Some(upstream) = at.config.upstreams.get(index) else { return Ok(None) };
+async fn look_up(
+    at: &Endpoints,
+    hash: &SecretHash,
+    now: Timestamp,
+    revocations: u64,
+) -> Result<Option<Permit>, StoreError> {
+    let Some(live) = at.store.access_token(hash).await?.filter(|live| live.is_alive(now)) else {
+        return Ok(None);
+    };
+    let Some(index) = at
+        .config
+        .upstreams
+        .iter()
+        .position(|upstream| upstream.resource == live.grant.resource)
+    else {
+        return Ok(None);
+    };
+    let Some(upstream) = at.config.upstreams.get(index) else {
+        return Ok(None);
+    };
     if at.client(&live.grant.client_id).await?.is_none() {
         return Ok(None);
     }
-    let Some(user) = at.identity.user(&live.grant.subject) else { return Ok(None) };
+    let Some(user) = at.identity.user(&live.grant.subject) else {
+        return Ok(None);
+    };
     Ok(Some(Permit {
         upstream: index,
         identity: headers::identity(upstream, &live.grant, &live.token.scope, Some(user)),
@@ -135,13 +166,20 @@ fn presented(headers: &HeaderMap) -> Result<&str, Refused> {
     if second.is_some() {
         return Err(Refused::Malformed);
     }
-    let text = first.ok_or(Refused::NoToken)?.to_str().map_err(|_| Refused::Malformed)?;
+    let text = first
+        .ok_or(Refused::NoToken)?
+        .to_str()
+        .map_err(|_| Refused::Malformed)?;
     let (scheme, rest) = text.split_once(' ').unwrap_or((text, ""));
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Err(Refused::NoToken);
     }
     let token = rest.trim_matches(' ');
-    if token.is_empty() || token.contains([' ', '\t']) { Err(Refused::Malformed) } else { Ok(token) }
+    if token.is_empty() || token.contains([' ', '\t']) {
+        Err(Refused::Malformed)
+    } else {
+        Ok(token)
+    }
 }
 
 /// Writes challenges for one upstream. Scope and URL come from the configuration, never from the request, so nothing in
@@ -154,32 +192,68 @@ struct Challenge<'a> {
 impl Challenge<'_> {
     fn refuse(&self, refused: Refused) -> Denial {
         let (status, error, description, decision) = match refused {
-            Refused::NoToken => (StatusCode::UNAUTHORIZED, None, "a token is needed", AuthDecision::NoToken),
-            Refused::Malformed => {
-                (StatusCode::BAD_REQUEST, Some("invalid_request"), "the Authorization header is malformed", AuthDecision::InvalidToken)
-            }
-            Refused::InvalidToken => {
-                (StatusCode::UNAUTHORIZED, Some("invalid_token"), "the token is expired, revoked or was never issued", AuthDecision::InvalidToken)
-            }
-            Refused::OtherResource => (StatusCode::UNAUTHORIZED, Some("invalid_token"), "the token is for another resource", AuthDecision::WrongResource),
+            Refused::NoToken => (
+                StatusCode::UNAUTHORIZED,
+                None,
+                "a token is needed",
+                AuthDecision::NoToken,
+            ),
+            Refused::Malformed => (
+                StatusCode::BAD_REQUEST,
+                Some("invalid_request"),
+                "the Authorization header is malformed",
+                AuthDecision::InvalidToken,
+            ),
+            Refused::InvalidToken => (
+                StatusCode::UNAUTHORIZED,
+                Some("invalid_token"),
+                "the token is expired, revoked or was never issued",
+                AuthDecision::InvalidToken,
+            ),
+            Refused::OtherResource => (
+                StatusCode::UNAUTHORIZED,
+                Some("invalid_token"),
+                "the token is for another resource",
+                AuthDecision::WrongResource,
+            ),
         };
         let answer = plain(status, error.unwrap_or("unauthorized"), description);
-        Denial { answer: self.challenged(answer, error, &self.upstream.scopes), decision: Some(decision) }
+        Denial {
+            answer: Box::new(self.challenged(answer, error, &self.upstream.scopes)),
+            decision: Some(decision),
+        }
     }
 
     /// 403 that names every scope needed, and those that the caller has already, for clients that ask for just what they read
     /// (H5).
     fn insufficient(&self, own: &Scope) -> Denial {
         let known = self.at.config.scopes_of(self.upstream);
-        let all = self.upstream.scopes.union(&own.filtered(|token| known.contains(token.as_str())));
-        let answer = plain(StatusCode::FORBIDDEN, "insufficient_scope", "the token lacks a scope that this server needs");
-        Denial { answer: self.challenged(answer, Some("insufficient_scope"), &all), decision: Some(AuthDecision::InsufficientScope) }
+        let all = self
+            .upstream
+            .scopes
+            .union(&own.filtered(|token| known.contains(token.as_str())));
+        let answer = plain(
+            StatusCode::FORBIDDEN,
+            "insufficient_scope",
+            "the token lacks a scope that this server needs",
+        );
+        Denial {
+            answer: Box::new(self.challenged(answer, Some("insufficient_scope"), &all)),
+            decision: Some(AuthDecision::InsufficientScope),
+        }
     }
 
     fn challenged(&self, answer: Answer, error: Option<&str>, scope: &Scope) -> Answer {
         let error = error.map(|error| format!("error=\"{error}\", ")).unwrap_or_default();
-        let scope = if scope.is_empty() { String::new() } else { format!(", scope=\"{scope}\"") };
-        let text = format!("Bearer {error}resource_metadata=\"{}\"{scope}", metadata_url(self.at, self.upstream));
+        let scope = if scope.is_empty() {
+            String::new()
+        } else {
+            format!(", scope=\"{scope}\"")
+        };
+        let text = format!(
+            "Bearer {error}resource_metadata=\"{}\"{scope}",
+            metadata_url(self.at, self.upstream)
+        );
         match HeaderValue::try_from(text) {
             Ok(value) => with(answer, header::WWW_AUTHENTICATE, value),
             Err(_) => answer,
@@ -199,8 +273,15 @@ fn unavailable(error: Option<&StoreError>) -> Denial {
     if let Some(error) = error {
         tracing::error!(%error, "a token could not be checked");
     }
-    let answer = plain(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", "the gateway cannot check tokens right now");
-    Denial { answer: with(answer, header::RETRY_AFTER, HeaderValue::from_static("5")), decision: None }
+    let answer = plain(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "temporarily_unavailable",
+        "the gateway cannot check tokens right now",
+    );
+    Denial {
+        answer: Box::new(with(answer, header::RETRY_AFTER, HeaderValue::from_static("5"))),
+        decision: None,
+    }
 }
 
 #[cfg(test)]
@@ -218,10 +299,23 @@ mod tests {
         };
         assert_eq!(of(&["Bearer abc"]), Ok("abc".to_owned()));
         assert_eq!(of(&["bEARER  abc "]), Ok("abc".to_owned()));
-        for none in [&[][..], &["Basic abc"], &["abc"], &[""], &["DPoP abc"], &["BearerX abc"]] {
+        for none in [
+            &[][..],
+            &["Basic abc"],
+            &["abc"],
+            &[""],
+            &["DPoP abc"],
+            &["BearerX abc"],
+        ] {
             assert_eq!(of(none), Err(Refused::NoToken), "{none:?}");
         }
-        for malformed in [&["Bearer"][..], &["Bearer "], &["Bearer a b"], &["Bearer a", "Bearer a"], &["Basic x", "Bearer a"]] {
+        for malformed in [
+            &["Bearer"][..],
+            &["Bearer "],
+            &["Bearer a b"],
+            &["Bearer a", "Bearer a"],
+            &["Basic x", "Bearer a"],
+        ] {
             assert_eq!(of(malformed), Err(Refused::Malformed), "{malformed:?}");
         }
     }

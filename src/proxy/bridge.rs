@@ -9,7 +9,7 @@ use http::{Request, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
-use super::reply::{Refusal, plain};
+use super::reply::Refusal;
 use crate::oauth::{Answer, MAX_BODY};
 
 /// A small body has to be there in this time, or its sender is holding a place for nothing.
@@ -23,7 +23,13 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Reads a request to an endpoint in full.
 pub(super) async fn whole_request(session: &mut Session) -> pingora::Result<Result<Request<Bytes>, Refusal>> {
-    let too_large = || Refusal { answer: plain(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request", "the body is too large"), close: true };
+    let too_large = || {
+        Refusal::closing(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "invalid_request",
+            "the body is too large",
+        )
+    };
     if declared_length(session).is_some_and(|length| length > MAX_BODY as u64) {
         return Ok(Err(too_large()));
     }
@@ -42,7 +48,13 @@ pub(super) async fn whole_request(session: &mut Session) -> pingora::Result<Resu
         Ok(Ok(Ok(()))) => {}
         Ok(Ok(Err(refusal))) => return Ok(Err(refusal)),
         Ok(Err(error)) => return Err(error),
-        Err(_) => return Ok(Err(Refusal::closing(StatusCode::REQUEST_TIMEOUT, "invalid_request", "the body did not arrive in time"))),
+        Err(_) => {
+            return Ok(Err(Refusal::closing(
+                StatusCode::REQUEST_TIMEOUT,
+                "invalid_request",
+                "the body did not arrive in time",
+            )));
+        }
     }
     let head = session.req_header();
     let mut request = Request::new(body.freeze());
@@ -54,12 +66,21 @@ pub(super) async fn whole_request(session: &mut Session) -> pingora::Result<Resu
 
 /// What `Content-Length` says; the head was checked before.
 pub(super) fn declared_length(session: &Session) -> Option<u64> {
-    session.req_header().headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok())
+    session
+        .req_header()
+        .headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.parse().ok())
 }
 
 /// Says 100 to a client that waits for it; the engine does not when a body is read by a filter.
 pub(super) async fn continue_if_expected(session: &mut Session) -> pingora::Result<()> {
-    let expects = session.req_header().headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    let expects = session
+        .req_header()
+        .headers
+        .get(header::EXPECT)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
     if expects {
         session.req_header_mut().remove_header(&header::EXPECT);
         session.write_continue_response().await?;
@@ -120,5 +141,8 @@ async fn drain(session: &mut Session, patience: Duration) -> bool {
 
 /// The address of whoever is at the other end.
 pub(super) fn peer_address(session: &Session) -> Option<IpAddr> {
-    session.client_addr().and_then(|address| address.as_inet()).map(|address| address.ip().to_canonical())
+    session
+        .client_addr()
+        .and_then(|address| address.as_inet())
+        .map(|address| address.ip().to_canonical())
 }

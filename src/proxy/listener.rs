@@ -52,7 +52,11 @@ impl Bound {
     pub async fn bind(listeners: &[Listener]) -> io::Result<Self> {
         let mut bound = Vec::with_capacity(listeners.len());
         for listener in listeners {
-            let tls = listener.tls.as_ref().map(|files| files.server_config().map_err(io::Error::other)).transpose()?;
+            let tls = listener
+                .tls
+                .as_ref()
+                .map(|files| files.server_config().map_err(io::Error::other))
+                .transpose()?;
             let acceptor = tls.map(Acceptor::from_server_config);
             let socket = TcpListener::bind(listener.address).await?;
             let address = socket.local_addr()?;
@@ -71,7 +75,11 @@ impl Bound {
     /// and returns as soon as there are none.
     pub async fn serve(self, gateway: Gateway, stop: watch::Receiver<bool>, grace: Duration) {
         let (in_flight, metrics) = (gateway.in_flight.clone(), Arc::clone(&gateway.endpoints.metrics));
-        let conf = ServerConf { upstream_keepalive_pool_size: UPSTREAM_POOL, max_retries: 1, ..ServerConf::default() };
+        let conf = ServerConf {
+            upstream_keepalive_pool_size: UPSTREAM_POOL,
+            max_retries: 1,
+            ..ServerConf::default()
+        };
         let proxy = Arc::new(http_proxy(&Arc::new(conf), gateway));
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         // When this goes, every connection that is left goes with it.
@@ -80,7 +88,14 @@ impl Bound {
             .0
             .into_iter()
             .map(|(socket, _, acceptor)| {
-                let connections = Connections { proxy: Arc::clone(&proxy), stop: stop.clone(), leave: leave.clone(), places: Arc::clone(&places), acceptor: acceptor.map(Arc::new), metrics: Arc::clone(&metrics) };
+                let connections = Connections {
+                    proxy: Arc::clone(&proxy),
+                    stop: stop.clone(),
+                    leave: leave.clone(),
+                    places: Arc::clone(&places),
+                    acceptor: acceptor.map(Arc::new),
+                    metrics: Arc::clone(&metrics),
+                };
                 tokio::spawn(connections.accept_from(socket))
             })
             .collect();
@@ -92,7 +107,10 @@ impl Bound {
         // Connections that wait for their next request are closed now.
         proxy.http_cleanup().await;
         if tokio::time::timeout(grace, in_flight.none_left()).await.is_err() {
-            tracing::warn!(requests = in_flight.count(), "the grace is over; what is still in flight is cut off");
+            tracing::warn!(
+                requests = in_flight.count(),
+                "the grace is over; what is still in flight is cut off"
+            );
         }
         drop(stay);
     }
@@ -112,7 +130,9 @@ struct Connections {
 impl Connections {
     async fn accept_from(mut self, socket: TcpListener) {
         loop {
-            let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
+            let Ok(place) = Arc::clone(&self.places).acquire_owned().await else {
+                return;
+            };
             let accepted = tokio::select! {
                 accepted = socket.accept() => accepted,
                 // An error means that nobody can say stop any more.

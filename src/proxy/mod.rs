@@ -92,6 +92,9 @@ pub struct Exchange {
     _in_flight: InFlightGuard,
 }
 
+/// What is said of an error, if anybody is there to be told.
+type Said = Option<(StatusCode, RpcError, &'static str)>;
+
 /// Where a request is on its way.
 enum Step {
     /// It was answered.
@@ -111,11 +114,19 @@ impl Gateway {
             guarded: Guarded::of(upstream),
             origins: Origins::of(upstream, &own, config.public_url.scheme),
             // The configuration took it from a parsed URL, which holds nothing that a header may not.
-            authority: HeaderValue::from_str(&upstream.url.authority).unwrap_or_else(|_| HeaderValue::from_static("upstream")),
+            authority: HeaderValue::from_str(&upstream.url.authority)
+                .unwrap_or_else(|_| HeaderValue::from_static("upstream")),
             metrics: endpoints.metrics.upstream(&upstream.name),
         };
         let mounts = config.upstreams.iter().map(mount).collect();
-        Self { endpoints, routes, bearer: Bearer::new(), rates: Rates::new(), mounts, in_flight: InFlight::default() }
+        Self {
+            endpoints,
+            routes,
+            bearer: Bearer::new(),
+            rates: Rates::new(),
+            mounts,
+            in_flight: InFlight::default(),
+        }
     }
 
     fn upstream(&self, exchange: &Exchange) -> Option<(&Upstream, &Mount)> {
@@ -135,7 +146,12 @@ impl Gateway {
             Err(refusal) => return Ok(Err(refusal)),
         };
         if !self.routes.knows(&host) {
-            return Ok(Err(reply::plain(StatusCode::MISDIRECTED_REQUEST, "invalid_request", "this host is not served here").into()));
+            return Ok(Err(reply::plain(
+                StatusCode::MISDIRECTED_REQUEST,
+                "invalid_request",
+                "this host is not served here",
+            )
+            .into()));
         }
         let path = head.uri.path().to_owned();
         if let Some((route, about)) = self.endpoints.route(&path) {
@@ -144,10 +160,30 @@ impl Gateway {
                 Err(refusal) => return Ok(Err(refusal)),
             };
             let Some(address) = bridge::peer_address(session) else {
-                return Ok(Err(reply::plain(StatusCode::BAD_REQUEST, "invalid_request", "the connection has no address").into()));
+                return Ok(Err(reply::plain(
+                    StatusCode::BAD_REQUEST,
+                    "invalid_request",
+                    "the connection has no address",
+                )
+                .into()));
             };
-            let answer = self.endpoints.handle(route, &Call { request: &request, about, address }).await;
-            bridge::send(session, reply::with(answer, REQUEST_ID, exchange.request_id.clone()), false).await?;
+            let answer = self
+                .endpoints
+                .handle(
+                    route,
+                    &Call {
+                        request: &request,
+                        about,
+                        address,
+                    },
+                )
+                .await;
+            bridge::send(
+                session,
+                reply::with(answer, REQUEST_ID, exchange.request_id.clone()),
+                false,
+            )
+            .await?;
             return Ok(Ok(Step::Answered));
         }
         let Some(index) = self.routes.find(&host, &path) else {
@@ -160,35 +196,71 @@ impl Gateway {
     /// Everything between knowing the upstream and forwarding to it.
     async fn admit(&self, session: &Session, exchange: &mut Exchange, index: usize) -> Result<Step, Refusal> {
         let head = session.req_header();
-        let Some((upstream, mount)) = self.upstream(exchange) else { return Err(crate::oauth::not_found().into()) };
+        let Some((upstream, mount)) = self.upstream(exchange) else {
+            return Err(crate::oauth::not_found().into());
+        };
         let origin = mount.origins.judge(&head.headers);
         if let Origin::Foreign = origin {
-            self.endpoints.metrics.decision(&upstream.name, AuthDecision::OriginDenied);
-            return Err(reply::plain(StatusCode::FORBIDDEN, "invalid_request", "this origin is not allowed here").into());
+            self.endpoints
+                .metrics
+                .decision(&upstream.name, AuthDecision::OriginDenied);
+            return Err(reply::plain(
+                StatusCode::FORBIDDEN,
+                "invalid_request",
+                "this origin is not allowed here",
+            )
+            .into());
         }
         exchange.origin = origin;
         if head.method == Method::OPTIONS {
             return Err(origin::preflight(&head.headers).into());
         }
         if ![Method::GET, Method::POST, Method::DELETE, Method::HEAD].contains(&head.method) {
-            let answer = reply::plain(StatusCode::METHOD_NOT_ALLOWED, "invalid_request", "this method is not allowed here");
-            return Err(reply::with(answer, header::ALLOW, HeaderValue::from_static("GET, POST, DELETE, HEAD, OPTIONS")).into());
+            let answer = reply::plain(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "invalid_request",
+                "this method is not allowed here",
+            );
+            return Err(reply::with(
+                answer,
+                header::ALLOW,
+                HeaderValue::from_static("GET, POST, DELETE, HEAD, OPTIONS"),
+            )
+            .into());
         }
-        let permit = self.bearer.authorize(&self.endpoints, index, &head.headers).await.map_err(|denial| {
-            match denial.decision {
-                Some(decision) => self.endpoints.metrics.decision(&upstream.name, decision),
-                None => exchange.outcome = Some(Outcome::Unavailable),
-            }
-            Refusal::from(denial.answer)
-        })?;
+        let permit = self
+            .bearer
+            .authorize(&self.endpoints, index, &head.headers)
+            .await
+            .map_err(|denial| {
+                match denial.decision {
+                    Some(decision) => self.endpoints.metrics.decision(&upstream.name, decision),
+                    None => exchange.outcome = Some(Outcome::Unavailable),
+                }
+                Refusal {
+                    answer: denial.answer,
+                    close: false,
+                }
+            })?;
         if let Some(per_minute) = upstream.limits.requests_per_minute
-            && let Err(wait) = self.rates.admit(index, &permit.subject, per_minute, self.endpoints.now())
+            && let Err(wait) = self
+                .rates
+                .admit(index, &permit.subject, per_minute, self.endpoints.now())
         {
-            let answer = reply::rpc(StatusCode::TOO_MANY_REQUESTS, RpcError::TooMany, "too many requests", None);
+            let answer = reply::rpc(
+                StatusCode::TOO_MANY_REQUESTS,
+                RpcError::TooMany,
+                "too many requests",
+                None,
+            );
             return Err(reply::with(answer, header::RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1)).into());
         }
         if bridge::declared_length(session).is_some_and(|length| length > upstream.limits.body) {
-            return Err(Refusal { answer: reply::plain(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request", "the body is too large"), close: true });
+            return Err(Refusal::closing(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "invalid_request",
+                "the body is too large",
+            ));
         }
         mount.metrics.allowed();
         exchange.permit = Some(permit);
@@ -209,29 +281,72 @@ impl Gateway {
                 _ => Outcome::Rejected,
             });
         }
-        bridge::send(session, answer, close).await
+        bridge::send(session, *answer, close).await
     }
 
     /// What an error of the engine means: status, what to say, what to count. `None` if nobody is there to be told.
-    fn verdict(error: &Error, exchange: &Exchange) -> (Option<(StatusCode, RpcError, &'static str)>, Outcome, Option<UpstreamFailure>) {
+    fn verdict(error: &Error, exchange: &Exchange) -> (Said, Outcome, Option<UpstreamFailure>) {
         use ErrorType as E;
-        let failed = |message, failure| (Some((StatusCode::BAD_GATEWAY, RpcError::UpstreamFailed, message)), Outcome::UpstreamFailed, Some(failure));
-        let late = (Some((StatusCode::GATEWAY_TIMEOUT, RpcError::UpstreamTimeout, "the server did not answer in time")), Outcome::UpstreamFailed, Some(UpstreamFailure::Timeout));
+        let failed = |message, failure| {
+            (
+                Some((StatusCode::BAD_GATEWAY, RpcError::UpstreamFailed, message)),
+                Outcome::UpstreamFailed,
+                Some(failure),
+            )
+        };
+        let late = (
+            Some((
+                StatusCode::GATEWAY_TIMEOUT,
+                RpcError::UpstreamTimeout,
+                "the server did not answer in time",
+            )),
+            Outcome::UpstreamFailed,
+            Some(UpstreamFailure::Timeout),
+        );
         if exchange.watchdog.has_barked() {
             return late;
         }
         match (error.etype(), error.esource()) {
-            (kind, _) if *kind == BODY_TOO_LARGE => (Some((StatusCode::PAYLOAD_TOO_LARGE, RpcError::TooMany, "the body is too large")), Outcome::Rejected, None),
-            (kind, _) if *kind == UPSTREAM_UNAUTHORIZED => failed("the server refused the gateway's credentials", UpstreamFailure::Unauthorized),
+            (kind, _) if *kind == BODY_TOO_LARGE => (
+                Some((
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    RpcError::TooMany,
+                    "the body is too large",
+                )),
+                Outcome::Rejected,
+                None,
+            ),
+            (kind, _) if *kind == UPSTREAM_UNAUTHORIZED => failed(
+                "the server refused the gateway's credentials",
+                UpstreamFailure::Unauthorized,
+            ),
             (_, ErrorSource::Downstream) => (None, Outcome::ClientGone, None),
             (E::ConnectTimedout | E::TLSHandshakeTimedout | E::ReadTimedout | E::WriteTimedout, _) => late,
-            (E::ConnectRefused | E::ConnectNoRoute | E::ConnectError | E::ConnectProxyFailure | E::BindError | E::SocketError, _) => {
-                failed("the server cannot be reached", UpstreamFailure::Connect)
+            (
+                E::ConnectRefused
+                | E::ConnectNoRoute
+                | E::ConnectError
+                | E::ConnectProxyFailure
+                | E::BindError
+                | E::SocketError,
+                _,
+            ) => failed("the server cannot be reached", UpstreamFailure::Connect),
+            (E::TLSHandshakeFailure | E::InvalidCert | E::TLSWantX509Lookup, _) => {
+                failed("the server's certificate cannot be trusted", UpstreamFailure::Tls)
             }
-            (E::TLSHandshakeFailure | E::InvalidCert | E::TLSWantX509Lookup, _) => failed("the server's certificate cannot be trusted", UpstreamFailure::Tls),
-            (E::InvalidHTTPHeader | E::H1Error | E::H2Error | E::InvalidH2, _) => failed("the server's answer is not HTTP", UpstreamFailure::Protocol),
+            (E::InvalidHTTPHeader | E::H1Error | E::H2Error | E::InvalidH2, _) => {
+                failed("the server's answer is not HTTP", UpstreamFailure::Protocol)
+            }
             (_, ErrorSource::Upstream) => failed("the connection to the server broke", UpstreamFailure::Broken),
-            _ => (Some((StatusCode::SERVICE_UNAVAILABLE, RpcError::Unavailable, "the gateway cannot serve this request right now")), Outcome::Unavailable, None),
+            _ => (
+                Some((
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    RpcError::Unavailable,
+                    "the gateway cannot serve this request right now",
+                )),
+                Outcome::Unavailable,
+                None,
+            ),
         }
     }
 }
@@ -249,10 +364,16 @@ impl ProxyHttp for Gateway {
     type CTX = Exchange;
 
     fn new_ctx(&self) -> Exchange {
-        let id: String = random_bytes::<16>().iter().fold(String::with_capacity(32), |mut text, byte| {
-            text.extend([byte >> 4, byte & 15].into_iter().filter_map(|digit| char::from_digit(digit.into(), 16)));
-            text
-        });
+        let id: String = random_bytes::<16>()
+            .iter()
+            .fold(String::with_capacity(32), |mut text, byte| {
+                text.extend(
+                    [byte >> 4, byte & 15]
+                        .into_iter()
+                        .filter_map(|digit| char::from_digit(digit.into(), 16)),
+                );
+                text
+            });
         Exchange {
             started: Instant::now(),
             request_id: HeaderValue::from_str(&id).unwrap_or_else(|_| HeaderValue::from_static("0")),
@@ -290,7 +411,8 @@ impl ProxyHttp for Gateway {
     async fn upstream_peer(&self, _session: &mut Session, exchange: &mut Exchange) -> pingora::Result<Box<HttpPeer>> {
         let permitted = exchange.permit.as_ref().map(|permit| permit.upstream());
         let upstream = permitted.and_then(|index| self.endpoints.config.upstreams.get(index));
-        let upstream = upstream.ok_or_else(|| Error::explain(ErrorType::InternalError, "a request without a permit"))?;
+        let upstream =
+            upstream.ok_or_else(|| Error::explain(ErrorType::InternalError, "a request without a permit"))?;
         let url = &upstream.url;
         let mut peer = HttpPeer::new((url.host.as_str(), url.port), url.tls, url.host.clone());
         let options = &mut peer.options;
@@ -300,33 +422,60 @@ impl ProxyHttp for Gateway {
         Ok(Box::new(peer))
     }
 
-    async fn upstream_request_filter(&self, session: &mut Session, request: &mut RequestHeader, exchange: &mut Exchange) -> pingora::Result<()> {
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        exchange: &mut Exchange,
+    ) -> pingora::Result<()> {
         let (Some(permit), Some((upstream, mount))) = (exchange.permit.clone(), self.upstream(exchange)) else {
             return Err(Error::explain(ErrorType::InternalError, "a request without a permit"));
         };
         let target = route::forwarded(upstream, &request.uri);
         request.set_raw_path(target.as_bytes())?;
-        let host = request.headers.get(header::HOST).cloned().unwrap_or_else(|| HeaderValue::from_static(""));
+        let host = request
+            .headers
+            .get(header::HOST)
+            .cloned()
+            .unwrap_or_else(|| HeaderValue::from_static(""));
         let arrival = Arrival {
             address: bridge::peer_address(session),
             host: &host,
             scheme: self.endpoints.config.public_url.scheme,
             request_id: &exchange.request_id,
         };
-        headers::prepare(request, &mount.guarded, &permit.identity, upstream, &mount.authority, &arrival)?;
+        headers::prepare(
+            request,
+            &mount.guarded,
+            &permit.identity,
+            upstream,
+            &mount.authority,
+            &arrival,
+        )?;
         self.endpoints.metrics.overhead(exchange.started.elapsed());
         exchange.watchdog.expect_within(upstream.limits.response_timeout);
         Ok(())
     }
 
-    async fn request_body_filter(&self, _session: &mut Session, body: &mut Option<Bytes>, end: bool, exchange: &mut Exchange) -> pingora::Result<()> {
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        exchange: &mut Exchange,
+    ) -> pingora::Result<()> {
         exchange.body_complete |= end;
-        let Some(chunk) = body.as_ref().filter(|chunk| !chunk.is_empty()) else { return Ok(()) };
+        let Some(chunk) = body.as_ref().filter(|chunk| !chunk.is_empty()) else {
+            return Ok(());
+        };
         if exchange.body_length <= KEPT_BODY as u64 {
             exchange.body.push(chunk.clone());
         }
         exchange.body_length += chunk.len() as u64;
-        if self.upstream(exchange).is_none_or(|(upstream, _)| exchange.body_length > upstream.limits.body) {
+        if self
+            .upstream(exchange)
+            .is_none_or(|(upstream, _)| exchange.body_length > upstream.limits.body)
+        {
             return Err(Error::new(BODY_TOO_LARGE).into_down());
         }
         // Time that the client takes to send is not the upstream's.
@@ -336,9 +485,17 @@ impl ProxyHttp for Gateway {
         Ok(())
     }
 
-    async fn response_filter(&self, _session: &mut Session, response: &mut ResponseHeader, exchange: &mut Exchange) -> pingora::Result<()> {
+    async fn response_filter(
+        &self,
+        _session: &mut Session,
+        response: &mut ResponseHeader,
+        exchange: &mut Exchange,
+    ) -> pingora::Result<()> {
         let Some((upstream, mount)) = self.upstream(exchange) else {
-            return Err(Error::explain(ErrorType::InternalError, "a response without an upstream"));
+            return Err(Error::explain(
+                ErrorType::InternalError,
+                "a response without an upstream",
+            ));
         };
         if response.status == StatusCode::UNAUTHORIZED {
             return Err(Error::new(UPSTREAM_UNAUTHORIZED).into_up());
@@ -348,7 +505,11 @@ impl ProxyHttp for Gateway {
         response.insert_header(REQUEST_ID, exchange.request_id.clone())?;
         let mut failed = None;
         origin::cors(&exchange.origin, |name, value| {
-            failed = if name == header::VARY { response.append_header(name, value).err() } else { response.insert_header(name, value).err() };
+            failed = if name == header::VARY {
+                response.append_header(name, value).err()
+            } else {
+                response.insert_header(name, value).err()
+            };
         });
         if let Some(error) = failed {
             return Err(error);
@@ -366,8 +527,17 @@ impl ProxyHttp for Gateway {
         Ok(())
     }
 
-    fn response_body_filter(&self, _session: &mut Session, _body: &mut Option<Bytes>, end: bool, exchange: &mut Exchange) -> pingora::Result<Option<Duration>> {
-        match self.upstream(exchange).and_then(|(upstream, _)| upstream.limits.idle_stream) {
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        _body: &mut Option<Bytes>,
+        end: bool,
+        exchange: &mut Exchange,
+    ) -> pingora::Result<Option<Duration>> {
+        match self
+            .upstream(exchange)
+            .and_then(|(upstream, _)| upstream.limits.idle_stream)
+        {
             Some(idle) if !end => exchange.watchdog.expect_within(idle),
             _ => exchange.watchdog.rest(),
         }
@@ -381,29 +551,37 @@ impl ProxyHttp for Gateway {
             self.endpoints.metrics.upstream_error(&upstream.name, failure);
             tracing::warn!(upstream = upstream.name, kind = failure.as_str(), error = %error, "an upstream failed");
         }
-        let began = session.response_written().is_some_and(|head| head.status.as_u16() >= 200);
+        let began = session
+            .response_written()
+            .is_some_and(|head| head.status.as_u16() >= 200);
         let status = answer.as_ref().map_or(0, |(status, ..)| status.as_u16());
         if let (Some((status, code, message)), false) = (answer, began) {
             let body = exchange.body.concat();
             let request = exchange.body_complete.then_some(body.as_slice());
-            let refusal = Refusal { answer: reply::rpc(status, code, message, request), close: true };
+            let refusal = Refusal::final_answer(reply::rpc(status, code, message, request));
             if let Err(error) = self.answer(session, exchange, refusal).await {
                 tracing::debug!(%error, "an error could not be sent");
             }
         }
         exchange.watchdog.rest();
-        FailToProxy { error_code: status, can_reuse_downstream: false }
+        FailToProxy {
+            error_code: status,
+            can_reuse_downstream: false,
+        }
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
         exchange.watchdog.rest();
         let took = exchange.started.elapsed();
         let head = session.req_header();
-        let status = session.response_written().map_or(0, |response| response.status.as_u16());
+        let status = session
+            .response_written()
+            .map_or(0, |response| response.status.as_u16());
         let upstream = self.upstream(exchange);
         let method = rpc_method(head, exchange);
         if let Some((upstream, mount)) = upstream {
-            let broken = error.is_some_and(|error| *error.esource() == ErrorSource::Downstream) && !exchange.watchdog.has_barked();
+            let broken = error.is_some_and(|error| *error.esource() == ErrorSource::Downstream)
+                && !exchange.watchdog.has_barked();
             let outcome = match exchange.outcome {
                 Some(outcome @ (Outcome::Rejected | Outcome::UpstreamFailed)) => outcome,
                 _ if broken => Outcome::ClientGone,

@@ -21,9 +21,18 @@ impl Rates {
     }
 
     /// Counts a request of a subject to an upstream; how long to wait if it is one too many.
-    pub(super) fn admit(&self, upstream: usize, subject: &str, per_minute: u32, now: Timestamp) -> Result<(), Duration> {
+    pub(super) fn admit(
+        &self,
+        upstream: usize,
+        subject: &str,
+        per_minute: u32,
+        now: Timestamp,
+    ) -> Result<(), Duration> {
         const MINUTE: u64 = 60_000_000;
-        let (now, cost) = (now.as_millis().saturating_mul(1_000), MINUTE / u64::from(per_minute.max(1)));
+        let (now, cost) = (
+            now.as_millis().saturating_mul(1_000),
+            MINUTE / u64::from(per_minute.max(1)),
+        );
         let mut rates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let paid_at = rates.get_or_insert_mut((upstream, subject.to_owned()), || now);
         let owed = (*paid_at).max(now) + cost;
@@ -47,7 +56,11 @@ mod tests {
             assert_eq!(rates.admit(0, "ada", 3, at(1_000)), Ok(()));
         }
         assert_eq!(rates.admit(0, "ada", 3, at(1_000)), Err(Duration::from_secs(20)));
-        assert_eq!(rates.admit(0, "bob", 3, at(1_000)), Ok(()), "another's requests are another's");
+        assert_eq!(
+            rates.admit(0, "bob", 3, at(1_000)),
+            Ok(()),
+            "another's requests are another's"
+        );
         assert_eq!(rates.admit(1, "ada", 3, at(1_000)), Ok(()), "so are another upstream's");
         assert_eq!(rates.admit(0, "ada", 3, at(21_000)), Ok(()));
         assert!(rates.admit(0, "ada", 3, at(21_000)).is_err());

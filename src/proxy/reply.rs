@@ -29,7 +29,7 @@ pub(super) enum RpcError {
 /// A refusal on the way of a request, with whether its connection can go on afterwards.
 #[derive(Debug)]
 pub(super) struct Refusal {
-    pub(super) answer: Answer,
+    pub(super) answer: Box<Answer>,
     pub(super) close: bool,
 }
 
@@ -44,36 +44,67 @@ struct Envelope<'a> {
 
 impl From<Answer> for Refusal {
     fn from(answer: Answer) -> Self {
-        Self { answer, close: false }
+        Self {
+            answer: Box::new(answer),
+            close: false,
+        }
     }
 }
 
 impl Refusal {
+    /// A refusal after which the connection cannot go on, because part of the request was not read.
+    pub(super) fn final_answer(answer: Answer) -> Self {
+        Self {
+            answer: Box::new(answer),
+            close: true,
+        }
+    }
+
     /// A refusal of a request whose framing is doubtful: what follows on the connection cannot be trusted either.
     pub(super) fn closing(status: StatusCode, error: &str, description: &str) -> Self {
-        Self { answer: plain(status, error, description), close: true }
+        Self {
+            answer: Box::new(plain(status, error, description)),
+            close: true,
+        }
     }
 }
 
 /// An error in the form of OAuth's, which MCP clients read as text.
 pub(super) fn plain(status: StatusCode, error: &str, description: &str) -> Answer {
-    let mut answer = Response::new(Bytes::from(json!({ "error": error, "error_description": description }).to_string()));
+    let mut answer = Response::new(Bytes::from(
+        json!({ "error": error, "error_description": description }).to_string(),
+    ));
     *answer.status_mut() = status;
-    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
 }
 
 /// An error in JSON-RPC form, with the request's id where that is known.
 pub(super) fn rpc(status: StatusCode, code: RpcError, message: &str, request: Option<&[u8]>) -> Answer {
-    let id = request.and_then(|body| serde_json::from_slice::<Envelope<'_>>(body).ok()).and_then(|envelope| envelope.id).map_or("null", RawValue::get);
+    let id = request
+        .and_then(|body| serde_json::from_slice::<Envelope<'_>>(body).ok())
+        .and_then(|envelope| envelope.id)
+        .map_or("null", RawValue::get);
     // Only what JSON-RPC allows as an id is given back.
-    let id = if id.starts_with(['"', '-']) || id.starts_with(|c: char| c.is_ascii_digit()) { id } else { "null" };
+    let id = if id.starts_with(['"', '-']) || id.starts_with(|c: char| c.is_ascii_digit()) {
+        id
+    } else {
+        "null"
+    };
     let error = json!({ "code": code as i32, "message": message });
     let mut answer = Response::new(Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)));
     *answer.status_mut() = status;
-    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
 }
 
@@ -85,22 +116,49 @@ pub(super) fn with(mut answer: Answer, name: HeaderName, value: HeaderValue) -> 
 
 /// The methods of MCP, all revisions: whatever else a request names is `other` in the metrics.
 const METHODS: &[&str] = &[
-    "initialize", "ping", "server/discover", "tools/list", "tools/call", "resources/list", "resources/templates/list", "resources/read",
-    "resources/subscribe", "resources/unsubscribe", "prompts/list", "prompts/get", "completion/complete", "logging/setLevel",
-    "subscriptions/listen", "tasks/get", "tasks/list", "tasks/result", "tasks/cancel", "notifications/initialized",
-    "notifications/cancelled", "notifications/progress", "notifications/roots/list_changed", "roots/list", "sampling/createMessage",
+    "initialize",
+    "ping",
+    "server/discover",
+    "tools/list",
+    "tools/call",
+    "resources/list",
+    "resources/templates/list",
+    "resources/read",
+    "resources/subscribe",
+    "resources/unsubscribe",
+    "prompts/list",
+    "prompts/get",
+    "completion/complete",
+    "logging/setLevel",
+    "subscriptions/listen",
+    "tasks/get",
+    "tasks/list",
+    "tasks/result",
+    "tasks/cancel",
+    "notifications/initialized",
+    "notifications/cancelled",
+    "notifications/progress",
+    "notifications/roots/list_changed",
+    "roots/list",
+    "sampling/createMessage",
     "elicitation/create",
 ];
 
 /// The metric label for a JSON-RPC method.
 pub(super) fn method_label(method: &str) -> &'static str {
-    METHODS.iter().find(|known| **known == method).copied().unwrap_or("other")
+    METHODS
+        .iter()
+        .find(|known| **known == method)
+        .copied()
+        .unwrap_or("other")
 }
 
 /// The metric label for a whole body.
 pub(super) fn method_of(body: &[u8]) -> &'static str {
     let envelope = serde_json::from_slice::<Envelope<'_>>(body).ok();
-    envelope.and_then(|envelope| envelope.method).map_or("other", |method| method_label(&method))
+    envelope
+        .and_then(|envelope| envelope.method)
+        .map_or("other", |method| method_label(&method))
 }
 
 #[cfg(test)]
@@ -120,9 +178,18 @@ mod tests {
             (r"[1]", "null"),
             ("nonsense", "null"),
         ] {
-            let answer = rpc(StatusCode::BAD_GATEWAY, RpcError::UpstreamFailed, "m", Some(body.as_bytes()));
+            let answer = rpc(
+                StatusCode::BAD_GATEWAY,
+                RpcError::UpstreamFailed,
+                "m",
+                Some(body.as_bytes()),
+            );
             let text = std::str::from_utf8(answer.body()).unwrap();
-            assert_eq!(text, format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32010,"message":"m"}}}}"#), "{body}");
+            assert_eq!(
+                text,
+                format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32010,"message":"m"}}}}"#),
+                "{body}"
+            );
         }
     }
 

@@ -17,7 +17,10 @@ use async_trait::async_trait;
 use pingora::http::ResponseHeader;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::tls::{SslDigest, TlsRef};
-use pingora::protocols::{ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest, UniqueID, UniqueIDType};
+use pingora::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
+    UniqueID, UniqueIDType,
+};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
@@ -69,7 +72,10 @@ impl Watchdog {
     }
 
     fn set(&self, deadline: Option<Instant>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = State { deadline, barked: false };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = State {
+            deadline,
+            barked: false,
+        };
     }
 }
 
@@ -80,10 +86,15 @@ impl Watched {
     pub(super) fn new(inner: Stream) -> Self {
         let watchdog = Watchdog::default();
         // The engine hands this record to every request of the connection; the response in it is of no meaning here.
-        let digest = ResponseHeader::build(200, Some(0)).ok().map(|response| {
-            Arc::new(ProxyDigest::new(Box::new(response), Some(Box::new(watchdog.clone()))))
-        });
-        Self { inner, watchdog, sleep: None, digest }
+        let digest = ResponseHeader::build(200, Some(0))
+            .ok()
+            .map(|response| Arc::new(ProxyDigest::new(Box::new(response), Some(Box::new(watchdog.clone())))));
+        Self {
+            inner,
+            watchdog,
+            sleep: None,
+            digest,
+        }
     }
 
     /// Whether the deadline has passed; if there is one ahead, this task is woken then.
@@ -92,7 +103,9 @@ impl Watched {
         let Some(deadline) = state.deadline else { return false };
         loop {
             let wake_at = tokio::time::Instant::from_std(deadline);
-            let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(wake_at)));
+            let sleep = self
+                .sleep
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(wake_at)));
             // A sleep that ends earlier is left alone: to move it with every request would cost more than to wake once for nothing.
             if sleep.deadline() > wake_at {
                 sleep.as_mut().reset(wake_at);
@@ -102,7 +115,10 @@ impl Watched {
             }
             if Instant::now() >= deadline {
                 self.sleep = None;
-                *state = State { deadline: None, barked: true };
+                *state = State {
+                    deadline: None,
+                    barked: true,
+                };
                 return true;
             }
             sleep.as_mut().reset(wake_at);
@@ -111,10 +127,17 @@ impl Watched {
 }
 
 impl AsyncRead for Watched {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.inner).poll_read(context, buffer);
         if read.is_pending() && self.poll_deadline(context) {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the upstream was too slow")));
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the upstream was too slow",
+            )));
         }
         read
     }
@@ -133,7 +156,11 @@ impl AsyncWrite for Watched {
         Pin::new(&mut self.inner).poll_shutdown(context)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write_vectored(context, bytes)
     }
 
@@ -144,7 +171,9 @@ impl AsyncWrite for Watched {
 
 impl fmt::Debug for Watched {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watched").field("inner", &self.inner).finish_non_exhaustive()
+        f.debug_struct("Watched")
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
     }
 }
 
