@@ -7,6 +7,8 @@
 //! Records carry their own expiry. A lookup may return an expired record: whether it still counts is decided above, with
 //! the caller's clock. Expired records are removed by [`Store::sweep`].
 
+pub mod sled;
+
 use async_trait::async_trait;
 
 use crate::domain::client::{Client, ClientId};
