@@ -81,7 +81,7 @@ manifests=()
 for file in "$deploy"/kubernetes/*.yaml; do
     case ${file##*/} in
     # Not kinds that Kubernetes itself knows; checks.py looks at them.
-    kustomization.yaml | servicemonitor.yaml | gateway.yaml) ;;
+    kustomization.yaml | servicemonitor.yaml | config.yaml) ;;
     *) manifests+=("$file") ;;
     esac
 done
@@ -112,8 +112,8 @@ if [ -n "$mcpgate" ]; then
 import sys, yaml
 sys.stdout.write(yaml.safe_load(open(sys.argv[1]))["stringData"]["ada.hash"])
 ' "$deploy/kubernetes/secret.example.yaml" >"$scratch/ada.hash"
-    sed "s#/etc/mcpgate/secrets#$scratch#" "$deploy/kubernetes/gateway.yaml" >"$scratch/gateway.yaml"
-    check "kubernetes/gateway.yaml, by mcpgate" "$mcpgate" check --config "$scratch/gateway.yaml"
+    sed "s#/etc/mcpgate/secrets#$scratch#" "$deploy/kubernetes/config.yaml" >"$scratch/gateway.yaml"
+    check "kubernetes/config.yaml, by mcpgate" "$mcpgate" check --config "$scratch/gateway.yaml"
 else
     printf 'not run configurations of deploy/, by mcpgate: set MCPGATE to the program\n'
 fi

@@ -157,7 +157,7 @@ def check_kubernetes():
     for name in kustomization["resources"]:
         if not (KUBERNETES / name).is_file():
             problem("kustomization.yaml", f"{name} is not there")
-    listed = set(kustomization["resources"]) | {"kustomization.yaml", "gateway.yaml", "secret.example.yaml", "servicemonitor.yaml"}
+    listed = set(kustomization["resources"]) | {"kustomization.yaml", "config.yaml", "secret.example.yaml", "servicemonitor.yaml"}
     for path in KUBERNETES.glob("*.yaml"):
         if path.name not in listed:
             problem("kustomization.yaml", f"{path.name} is not listed")
@@ -220,12 +220,12 @@ def check_kubernetes():
             if port["targetPort"] not in ports(chosen[0]):
                 problem(name, f"there is no port {port['targetPort']}")
 
-    gateway = documents(KUBERNETES / "gateway.yaml")[0]
+    gateway = documents(KUBERNETES / "config.yaml")[0]
     for upstream in gateway["upstreams"]:
         host, port = re.match(r"http://([\w-]+):(\d+)/", upstream["url"]).groups()
         service = services.get(host)
         if service is None or int(port) not in [p["port"] for p in service["spec"]["ports"]]:
-            problem("kubernetes/gateway.yaml", f"no service is {host}:{port}")
+            problem("kubernetes/config.yaml", f"no service is {host}:{port}")
             continue
         for workload in workloads:
             labels = workload["spec"]["template"]["metadata"]["labels"]
