@@ -19,12 +19,22 @@ fn output(arguments: &[&str]) -> (i32, String, String) {
 
 fn told(output: Output) -> (i32, String, String) {
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (output.status.code().expect("it exits by itself"), text(output.stdout), text(output.stderr))
+    (
+        output.status.code().expect("it exits by itself"),
+        text(output.stdout),
+        text(output.stderr),
+    )
 }
 
 /// Sends a signal by number, with nothing but the system's own tool.
 fn signal(child: &Child, name: &str) {
-    assert!(Command::new("kill").args(["-s", name, &child.id().to_string()]).status().unwrap().success());
+    assert!(
+        Command::new("kill")
+            .args(["-s", name, &child.id().to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
 }
 
 /// Waits for the end, for at most ten seconds.
@@ -43,8 +53,17 @@ fn exit_code(child: &mut Child) -> i32 {
 }
 
 fn hashed(password: &str) -> String {
-    let mut child = mcpgate(&["hash-password"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(format!("{password}\n").as_bytes()).unwrap();
+    let mut child = mcpgate(&["hash-password"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(format!("{password}\n").as_bytes())
+        .unwrap();
     let (code, out, _) = told(child.wait_with_output().unwrap());
     assert_eq!(code, 0);
     out.trim().to_owned()
@@ -85,7 +104,10 @@ fn serve(path: &str) -> (Child, BufReader<std::process::ChildStderr>, String) {
 #[test]
 fn version_and_help_go_to_standard_output() {
     let (code, out, _) = output(&["--version"]);
-    assert_eq!((code, out.as_str()), (0, concat!("mcpgate ", env!("CARGO_PKG_VERSION"), "\n")));
+    assert_eq!(
+        (code, out.as_str()),
+        (0, concat!("mcpgate ", env!("CARGO_PKG_VERSION"), "\n"))
+    );
     let (code, out, _) = output(&["--help"]);
     assert_eq!(code, 0);
     for word in ["serve", "demo", "check", "hash-password", "--config", "--log-format"] {
@@ -95,7 +117,12 @@ fn version_and_help_go_to_standard_output() {
 
 #[test]
 fn wrong_usage_exits_with_2() {
-    for arguments in [&["nonsense"][..], &["--nonsense"], &["check", "--nonsense"], &["serve", "--log-format", "xml"]] {
+    for arguments in [
+        &["nonsense"][..],
+        &["--nonsense"],
+        &["check", "--nonsense"],
+        &["serve", "--log-format", "xml"],
+    ] {
         let (code, _, err) = output(arguments);
         assert_eq!(code, 2, "{arguments:?} {err}");
         assert!(err.contains("Usage") || err.contains("possible values"), "{err}");
@@ -108,7 +135,10 @@ fn check_says_what_is_fine_and_lists_every_problem() {
     let (path, _) = configuration(&directory);
     let (code, out, _) = output(&["check", "-c", &path]);
     assert_eq!(code, 0, "{out}");
-    assert!(out.contains("fine") && out.contains("/one/mcp -> http://127.0.0.1:9/mcp"), "{out}");
+    assert!(
+        out.contains("fine") && out.contains("/one/mcp -> http://127.0.0.1:9/mcp"),
+        "{out}"
+    );
 
     let bad = directory.path().join("bad.yaml");
     std::fs::write(&bad, "public_url: http://mcp.example.com\nlissten: 127.0.0.1:8080\nupstreams:\n  - name: one\n    path: one\n    url: localhost:3001\n").unwrap();
@@ -116,10 +146,22 @@ fn check_says_what_is_fine_and_lists_every_problem() {
         let (code, out, err) = output(&[command, "-c", bad.to_str().unwrap()]);
         assert_eq!(code, 2);
         let all = format!("{out}{err}");
-        for place in ["public_url", "lissten", "upstreams[0].path", "upstreams[0].url", "users"] {
-            assert!(all.lines().any(|line| line.contains(place)), "{place} is missing in {all}");
+        for place in [
+            "public_url",
+            "lissten",
+            "upstreams[0].path",
+            "upstreams[0].url",
+            "users",
+        ] {
+            assert!(
+                all.lines().any(|line| line.contains(place)),
+                "{place} is missing in {all}"
+            );
         }
-        assert!(all.contains(":1:") && all.contains(":2:") && all.contains(":5:") && all.contains(":6:"), "lines are missing in {all}");
+        assert!(
+            all.contains(":1:") && all.contains(":2:") && all.contains(":5:") && all.contains(":6:"),
+            "lines are missing in {all}"
+        );
     }
     let (code, _, err) = output(&["check", "-c", "/nonexistent/gateway.yaml"]);
     assert_eq!(code, 2);
@@ -162,7 +204,10 @@ fn sighup_reports_a_bad_file_and_goes_on() {
         line.clear();
         assert!(stderr.read_line(&mut line).unwrap() > 0, "it ended");
     }
-    assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_ok(), "the old configuration stays in force");
+    assert!(
+        std::net::TcpStream::connect(("127.0.0.1", port)).is_ok(),
+        "the old configuration stays in force"
+    );
     signal(&child, "TERM");
     assert_eq!(exit_code(&mut child), 0);
 }
@@ -179,7 +224,10 @@ fn a_second_process_on_the_same_store_is_told_so() {
     // The same store behind other ports.
     let other = TempDir::new().unwrap();
     let (other_path, _) = configuration(&other);
-    let yaml = std::fs::read_to_string(&other_path).unwrap().replace(&other.path().display().to_string(), &directory.path().display().to_string());
+    let yaml = std::fs::read_to_string(&other_path).unwrap().replace(
+        &other.path().display().to_string(),
+        &directory.path().display().to_string(),
+    );
     std::fs::write(&other_path, yaml).unwrap();
     let (code, _, err) = output(&["serve", "-c", &other_path]);
     assert_eq!(code, 1);
@@ -192,7 +240,10 @@ fn a_second_process_on_the_same_store_is_told_so() {
 fn the_log_is_json_where_that_is_wanted() {
     let directory = TempDir::new().unwrap();
     let (path, port) = configuration(&directory);
-    let mut child = mcpgate(&["--log-format", "json", "-c", &path]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = mcpgate(&["--log-format", "json", "-c", &path])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
     while !line.contains("listening on") {
@@ -220,15 +271,30 @@ fn the_log_is_json_where_that_is_wanted() {
 
 #[test]
 fn the_demo_prints_all_that_a_newcomer_needs() {
-    let mut child = mcpgate(&["demo"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = mcpgate(&["demo"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let mut out = BufReader::new(child.stdout.take().unwrap());
     let mut text = String::new();
     while !text.contains("Ctrl-C") {
         assert!(out.read_line(&mut text).unwrap() > 0, "{text}");
     }
-    let after = |label: &str| text.split(label).nth(1).unwrap_or_else(|| panic!("{label} is missing in {text}")).split_whitespace().next().unwrap().to_owned();
+    let after = |label: &str| {
+        text.split(label)
+            .nth(1)
+            .unwrap_or_else(|| panic!("{label} is missing in {text}"))
+            .split_whitespace()
+            .next()
+            .unwrap()
+            .to_owned()
+    };
     let (url, user, password) = (after("MCP server"), after("Sign in as"), after("Password"));
-    assert!(url.starts_with("http://127.0.0.1:") && url.ends_with("/demo/mcp"), "{url}");
+    assert!(
+        url.starts_with("http://127.0.0.1:") && url.ends_with("/demo/mcp"),
+        "{url}"
+    );
     assert_eq!(user, "demo");
     assert!(password.len() >= 12);
     assert!(text.contains("claude mcp add --transport http") && text.contains("@modelcontextprotocol/inspector"));

@@ -1,6 +1,19 @@
 //! Floor 1: the configuration after checking. Whoever holds a [`Config`] holds one that makes sense: every secret was
 //! read, every name is unique, every route is distinct. [`load`] is the only way to one.
 
+mod check;
+mod headers;
+mod keys;
+mod listen;
+mod oauth;
+mod people;
+mod problems;
+mod read;
+mod upstreams;
+mod urls;
+mod values;
+mod yaml;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,6 +26,10 @@ use crate::domain::client::Client;
 use crate::domain::scope::{OFFLINE_ACCESS, Scope, ScopeToken};
 use crate::domain::uri::{HostPattern, Resource};
 use crate::domain::user::User;
+
+pub use check::{load, parse};
+pub use keys::known_keys;
+pub use problems::{Problem, Problems};
 
 /// The whole of gateway.yaml.
 #[derive(Clone, Debug)]

@@ -24,7 +24,10 @@ impl Reply {
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut found = self.headers.iter().filter(|(own, _)| own.eq_ignore_ascii_case(name));
         let first = found.next().map(|(_, value)| value.as_str());
-        assert!(found.next().is_none() || name.eq_ignore_ascii_case("set-cookie"), "{name} is there twice: {self:?}");
+        assert!(
+            found.next().is_none() || name.eq_ignore_ascii_case("set-cookie"),
+            "{name} is there twice: {self:?}"
+        );
         first
     }
 
@@ -33,7 +36,8 @@ impl Reply {
     }
 
     pub fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("not JSON ({error}): {} {}", self.status, self.text()))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("not JSON ({error}): {} {}", self.status, self.text()))
     }
 
     /// The OAuth error code of a JSON body.
@@ -42,14 +46,19 @@ impl Reply {
     }
 
     pub fn location(&self) -> url::Url {
-        let location = self.header("location").unwrap_or_else(|| panic!("no Location: {} {}", self.status, self.text()));
+        let location = self
+            .header("location")
+            .unwrap_or_else(|| panic!("no Location: {} {}", self.status, self.text()));
         url::Url::parse(location).unwrap_or_else(|_| panic!("not absolute: {location}"))
     }
 
     /// A parameter of the redirect's query, which must be there once at most.
     pub fn redirected(&self, name: &str) -> Option<String> {
         let url = self.location();
-        let mut values = url.query_pairs().filter(|(own, _)| own == name).map(|(_, value)| value.into_owned());
+        let mut values = url
+            .query_pairs()
+            .filter(|(own, _)| own == name)
+            .map(|(_, value)| value.into_owned());
         let first = values.next();
         assert!(values.next().is_none(), "{name} is there twice in {url}");
         first
@@ -63,7 +72,12 @@ pub async fn send(address: SocketAddr, bytes: &[u8]) -> Reply {
         stream.write_all(bytes).await.unwrap();
         read_reply(&mut stream, bytes.starts_with(b"HEAD ")).await
     };
-    tokio::time::timeout(PATIENCE, exchange).await.unwrap_or_else(|_| panic!("no answer to {}", String::from_utf8_lossy(&bytes[..bytes.len().min(300)])))
+    tokio::time::timeout(PATIENCE, exchange).await.unwrap_or_else(|_| {
+        panic!(
+            "no answer to {}",
+            String::from_utf8_lossy(&bytes[..bytes.len().min(300)])
+        )
+    })
 }
 
 /// Reads one answer off a connection; `status` 0 if the server closed it without one.
@@ -79,16 +93,25 @@ pub async fn read_reply(stream: &mut TcpStream, to_head: bool) -> Reply {
             break at;
         }
         if read_more(stream, &mut buffer).await == 0 {
-            return Reply { closed: true, ..Reply::default() };
+            return Reply {
+                closed: true,
+                ..Reply::default()
+            };
         }
     };
     let head = String::from_utf8_lossy(&buffer[..head_end]).into_owned();
     let mut rest = buffer.split_off(head_end + 4);
     let mut lines = head.split("\r\n");
     let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-    let headers: Vec<(String, String)> =
-        lines.filter_map(|line| line.split_once(':')).map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect();
-    let mut reply = Reply { status, headers, ..Reply::default() };
+    let headers: Vec<(String, String)> = lines
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
+        .collect();
+    let mut reply = Reply {
+        status,
+        headers,
+        ..Reply::default()
+    };
     if to_head || status == 204 || status == 304 {
         return reply;
     }
@@ -106,7 +129,10 @@ pub async fn read_reply(stream: &mut TcpStream, to_head: bool) -> Reply {
                 break;
             }
         }
-    } else if let Some(length) = reply.header("content-length").map(|value| value.parse::<usize>().unwrap()) {
+    } else if let Some(length) = reply
+        .header("content-length")
+        .map(|value| value.parse::<usize>().unwrap())
+    {
         while rest.len() < length && read_more(stream, &mut rest).await > 0 {}
         reply.body = rest;
     } else {
@@ -169,5 +195,7 @@ pub fn request(method: &str, target: &str, host: &str, headers: &[(&str, &str)],
 
 /// A form's body.
 pub fn form(pairs: &[(&str, &str)]) -> String {
-    form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
+    form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(pairs)
+        .finish()
 }

@@ -25,11 +25,19 @@ pub struct Browser {
 
 impl Browser {
     fn cookie_header(&self) -> String {
-        self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
+        self.cookies
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect::<Vec<_>>()
+            .join("; ")
     }
 
     fn keep(&mut self, reply: &Reply) {
-        for (_, value) in reply.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("set-cookie")) {
+        for (_, value) in reply
+            .headers
+            .iter()
+            .filter(|(name, _)| name.eq_ignore_ascii_case("set-cookie"))
+        {
             let (pair, attributes) = value.split_once(';').unwrap_or((value, ""));
             let (name, content) = pair.split_once('=').unwrap();
             if content.is_empty() || attributes.to_ascii_lowercase().contains("max-age=0") {
@@ -42,7 +50,11 @@ impl Browser {
 
     pub async fn get(&mut self, gateway: &Gateway, target: &str) -> Reply {
         let cookies = self.cookie_header();
-        let headers: Vec<(&str, &str)> = if cookies.is_empty() { vec![] } else { vec![("Cookie", &cookies)] };
+        let headers: Vec<(&str, &str)> = if cookies.is_empty() {
+            vec![]
+        } else {
+            vec![("Cookie", &cookies)]
+        };
         let reply = gateway.get(target, &headers).await;
         self.keep(&reply);
         reply
@@ -50,7 +62,9 @@ impl Browser {
 
     pub async fn submit(&mut self, gateway: &Gateway, target: &str, pairs: &[(&str, &str)]) -> Reply {
         let cookies = self.cookie_header();
-        let reply = gateway.post_form(target, &[("Cookie", &cookies), ("Origin", "null")], pairs).await;
+        let reply = gateway
+            .post_form(target, &[("Cookie", &cookies), ("Origin", "null")], pairs)
+            .await;
         self.keep(&reply);
         reply
     }
@@ -58,8 +72,13 @@ impl Browser {
     /// Follows redirects for as long as they stay on the gateway.
     pub async fn follow(&mut self, gateway: &Gateway, mut reply: Reply) -> Reply {
         for _ in 0..5 {
-            let Some(location) = reply.header("location").map(str::to_owned) else { return reply };
-            let inside = location.strip_prefix(&gateway.origin()).map(str::to_owned).or_else(|| location.starts_with('/').then(|| location.clone()));
+            let Some(location) = reply.header("location").map(str::to_owned) else {
+                return reply;
+            };
+            let inside = location
+                .strip_prefix(&gateway.origin())
+                .map(str::to_owned)
+                .or_else(|| location.starts_with('/').then(|| location.clone()));
             match inside {
                 Some(target) => reply = self.get(gateway, &target).await,
                 None => return reply,
@@ -71,7 +90,13 @@ impl Browser {
     /// Fills in the form on a page: hidden inputs as they are, and what the person adds.
     pub async fn fill_in(&mut self, gateway: &Gateway, page: &Reply, add: &[(&str, &str)]) -> Reply {
         let html = page.text();
-        let form = html.split("<form").find(|form| form.contains("type=\"hidden\"") && add.iter().all(|(name, _)| form.contains(&format!("name=\"{name}\"")))).unwrap_or_else(|| panic!("no form for {add:?} on {} {html}", page.status));
+        let form = html
+            .split("<form")
+            .find(|form| {
+                form.contains("type=\"hidden\"")
+                    && add.iter().all(|(name, _)| form.contains(&format!("name=\"{name}\"")))
+            })
+            .unwrap_or_else(|| panic!("no form for {add:?} on {} {html}", page.status));
         let action = attribute(form.split('>').next().unwrap(), "action").expect("a form has an action");
         let mut pairs: Vec<(String, String)> = form
             .split("<input")
@@ -80,8 +105,14 @@ impl Browser {
             .filter(|input| attribute(input, "type").as_deref() == Some("hidden"))
             .map(|input| (attribute(input, "name").unwrap(), attribute(input, "value").unwrap()))
             .collect();
-        pairs.extend(add.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let borrowed: Vec<(&str, &str)> = pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        pairs.extend(
+            add.iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        );
+        let borrowed: Vec<(&str, &str)> = pairs
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
         let target = action.strip_prefix(&gateway.origin()).unwrap_or(&action).to_owned();
         self.submit(gateway, &target, &borrowed).await
     }
@@ -89,7 +120,14 @@ impl Browser {
 
 fn attribute(tag: &str, name: &str) -> Option<String> {
     let value = tag.split(&format!("{name}=\"")).nth(1)?.split('"').next()?;
-    Some(value.replace("&amp;", "&").replace("&quot;", "\"").replace("&lt;", "<").replace("&gt;", ">").replace("&#39;", "'"))
+    Some(
+        value
+            .replace("&amp;", "&")
+            .replace("&quot;", "\"")
+            .replace("&lt;", "<")
+            .replace("&gt;", ">")
+            .replace("&#39;", "'"),
+    )
 }
 
 /// A registered client.
@@ -108,7 +146,13 @@ pub async fn register(gateway: &Gateway, more: Value) -> Client {
     for (name, value) in more.as_object().unwrap() {
         metadata[name] = value.clone();
     }
-    let reply = gateway.post("/register", &[("Content-Type", "application/json")], &metadata.to_string()).await;
+    let reply = gateway
+        .post(
+            "/register",
+            &[("Content-Type", "application/json")],
+            &metadata.to_string(),
+        )
+        .await;
     assert_eq!(reply.status, 201, "{}", reply.text());
     let answer = reply.json();
     Client {
@@ -141,7 +185,9 @@ pub async fn walk(gateway: &Gateway, browser: &mut Browser, target: &str, userna
     let reply = browser.get(gateway, target).await;
     let mut reply = browser.follow(gateway, reply).await;
     if reply.status == 200 && reply.text().contains("name=\"password\"") {
-        reply = browser.fill_in(gateway, &reply, &[("username", username), ("password", PASSWORD)]).await;
+        reply = browser
+            .fill_in(gateway, &reply, &[("username", username), ("password", PASSWORD)])
+            .await;
         reply = browser.follow(gateway, reply).await;
     }
     if reply.status == 200 && reply.text().contains("name=\"decision\"") {
@@ -167,7 +213,11 @@ pub async fn redeem(gateway: &Gateway, client: &Client, code: &str, more: &[(&st
 
 /// Presents a refresh token.
 pub async fn refresh(gateway: &Gateway, client: &Client, token: &str) -> Reply {
-    let mut pairs = vec![("grant_type", "refresh_token"), ("client_id", client.id.as_str()), ("refresh_token", token)];
+    let mut pairs = vec![
+        ("grant_type", "refresh_token"),
+        ("client_id", client.id.as_str()),
+        ("refresh_token", token),
+    ];
     pairs.extend(client.secret.as_deref().map(|secret| ("client_secret", secret)));
     gateway.post_form("/token", &[], &pairs).await
 }
@@ -182,14 +232,25 @@ impl Tokens {
     pub fn of(reply: &Reply) -> Self {
         assert_eq!(reply.status, 200, "{}", reply.text());
         let answer = reply.json();
-        Self { access: answer["access_token"].as_str().unwrap().to_owned(), refresh: answer["refresh_token"].as_str().unwrap_or_default().to_owned() }
+        Self {
+            access: answer["access_token"].as_str().unwrap().to_owned(),
+            refresh: answer["refresh_token"].as_str().unwrap_or_default().to_owned(),
+        }
     }
 }
 
 /// Signs in, allows and redeems: tokens for an upstream.
 pub async fn tokens(gateway: &Gateway, client: &Client, username: &str, upstream: &str) -> Tokens {
     let resource = gateway.resource(upstream);
-    let reply = walk(gateway, &mut Browser::default(), &authorize_target(client, Some(&resource), None, &[]), username).await;
-    let code = reply.redirected("code").unwrap_or_else(|| panic!("no code: {}", reply.location()));
+    let reply = walk(
+        gateway,
+        &mut Browser::default(),
+        &authorize_target(client, Some(&resource), None, &[]),
+        username,
+    )
+    .await;
+    let code = reply
+        .redirected("code")
+        .unwrap_or_else(|| panic!("no code: {}", reply.location()));
     Tokens::of(&redeem(gateway, client, &code, &[]).await)
 }

@@ -55,13 +55,29 @@ impl Upstream {
     }
 
     pub fn last(&self) -> Seen {
-        self.0.lock().unwrap().last().expect("the upstream saw a request").clone()
+        self.0
+            .lock()
+            .unwrap()
+            .last()
+            .expect("the upstream saw a request")
+            .clone()
     }
 }
 
-async fn answer(State(upstream): State<Upstream>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+async fn answer(
+    State(upstream): State<Upstream>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let body = body.to_vec();
-    upstream.0.lock().unwrap().push(Seen { method: method.to_string(), path: uri.to_string(), headers, body });
+    upstream.0.lock().unwrap().push(Seen {
+        method: method.to_string(),
+        path: uri.to_string(),
+        headers,
+        body,
+    });
     axum::Json(json!({ "jsonrpc": "2.0", "id": 1, "result": {} })).into_response()
 }
 
@@ -90,7 +106,12 @@ impl Gateway {
         // public_url has to name the port before it is bound, so somebody else may be quicker.
         let (running, yaml, port) = loop {
             let [port, admin] = free_ports();
-            let yaml = change(usual(port, admin, upstream_address, &directory.path().display().to_string()));
+            let yaml = change(usual(
+                port,
+                admin,
+                upstream_address,
+                &directory.path().display().to_string(),
+            ));
             match run(&yaml, &clock).await {
                 Ok(running) => break (running, yaml, port),
                 Err(StartError::Listen { .. }) => {}
@@ -98,16 +119,40 @@ impl Gateway {
             }
         };
         let address = running.addresses[0];
-        Self { running, clock, address, host: format!("127.0.0.1:{port}"), upstream, yaml, directory }
+        Self {
+            running,
+            clock,
+            address,
+            host: format!("127.0.0.1:{port}"),
+            upstream,
+            yaml,
+            directory,
+        }
     }
 
     /// Stops and starts again on the same store.
     pub async fn restart(self) -> Self {
-        let Self { running, clock, host, upstream, yaml, directory, .. } = self;
+        let Self {
+            running,
+            clock,
+            host,
+            upstream,
+            yaml,
+            directory,
+            ..
+        } = self;
         running.stop().await.unwrap();
         let running = run(&yaml, &clock).await.unwrap_or_else(|error| panic!("{error}"));
         let address = running.addresses[0];
-        Self { running, clock, address, host, upstream, yaml, directory }
+        Self {
+            running,
+            clock,
+            address,
+            host,
+            upstream,
+            yaml,
+            directory,
+        }
     }
 
     pub fn origin(&self) -> String {
@@ -127,7 +172,11 @@ impl Gateway {
     }
 
     pub async fn post(&self, target: &str, headers: &[(&str, &str)], body: &str) -> Reply {
-        send(self.address, &request("POST", target, &self.host, headers, body.as_bytes())).await
+        send(
+            self.address,
+            &request("POST", target, &self.host, headers, body.as_bytes()),
+        )
+        .await
     }
 
     pub async fn post_form(&self, target: &str, headers: &[(&str, &str)], pairs: &[(&str, &str)]) -> Reply {
@@ -139,16 +188,25 @@ impl Gateway {
     /// An MCP call with a token.
     pub async fn call(&self, upstream: &str, token: Option<&str>) -> Reply {
         let authorization = token.map(|token| format!("Bearer {token}"));
-        let mut headers = vec![("Content-Type", "application/json"), ("Accept", "application/json, text/event-stream")];
+        let mut headers = vec![
+            ("Content-Type", "application/json"),
+            ("Accept", "application/json, text/event-stream"),
+        ];
         if let Some(value) = &authorization {
             headers.push(("Authorization", value));
         }
-        self.post(&format!("/{upstream}/mcp"), &headers, r#"{"jsonrpc":"2.0","id":7,"method":"tools/list"}"#).await
+        self.post(
+            &format!("/{upstream}/mcp"),
+            &headers,
+            r#"{"jsonrpc":"2.0","id":7,"method":"tools/list"}"#,
+        )
+        .await
     }
 }
 
 async fn run(yaml: &str, clock: &Arc<ManualClock>) -> Result<Running, StartError> {
-    let config = config::parse(yaml, std::path::Path::new("."), &|_| None).unwrap_or_else(|problems| panic!("{problems}\n{yaml}"));
+    let config = config::parse(yaml, std::path::Path::new("."), &|_| None)
+        .unwrap_or_else(|problems| panic!("{problems}\n{yaml}"));
     app::start(config, Arc::clone(clock) as _).await
 }
 

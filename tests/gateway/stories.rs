@@ -14,17 +14,35 @@ async fn a_client_signs_in_and_the_server_sees_who_calls() {
     let refused = gateway.call("one", None).await;
     assert_eq!(refused.status, 401);
     let challenge = refused.header("www-authenticate").unwrap().to_owned();
-    assert!(challenge.starts_with("Bearer ") && !challenge.contains("error"), "{challenge}");
-    let document = challenge.split("resource_metadata=\"").nth(1).unwrap().split('"').next().unwrap();
-    assert_eq!(document, format!("{}/.well-known/oauth-protected-resource/one/mcp", gateway.origin()));
+    assert!(
+        challenge.starts_with("Bearer ") && !challenge.contains("error"),
+        "{challenge}"
+    );
+    let document = challenge
+        .split("resource_metadata=\"")
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap();
+    assert_eq!(
+        document,
+        format!("{}/.well-known/oauth-protected-resource/one/mcp", gateway.origin())
+    );
     assert!(challenge.contains("scope=\"one:use\""), "{challenge}");
 
-    let resource = gateway.get(document.strip_prefix(&gateway.origin()).unwrap(), &[]).await.json();
+    let resource = gateway
+        .get(document.strip_prefix(&gateway.origin()).unwrap(), &[])
+        .await
+        .json();
     assert_eq!(resource["resource"], gateway.resource("one"));
     assert_eq!(resource["authorization_servers"], json!([gateway.origin()]));
     let server = gateway.get("/.well-known/oauth-authorization-server", &[]).await.json();
     assert_eq!(server["issuer"], gateway.origin());
-    assert_eq!(server["registration_endpoint"], format!("{}/register", gateway.origin()));
+    assert_eq!(
+        server["registration_endpoint"],
+        format!("{}/register", gateway.origin())
+    );
 
     let client = register(&gateway, json!({})).await;
     let target = authorize_target(&client, Some(&gateway.resource("one")), Some("one:use"), &[]);
@@ -38,7 +56,14 @@ async fn a_client_signs_in_and_the_server_sees_who_calls() {
 
     let reply = redeem(&gateway, &client, &code, &[]).await;
     let answer = reply.json();
-    assert_eq!((answer["token_type"].as_str(), answer["expires_in"].as_u64(), answer["scope"].as_str()), (Some("Bearer"), Some(3600), Some("one:use")));
+    assert_eq!(
+        (
+            answer["token_type"].as_str(),
+            answer["expires_in"].as_u64(),
+            answer["scope"].as_str()
+        ),
+        (Some("Bearer"), Some(3600), Some("one:use"))
+    );
     assert_eq!(reply.header("cache-control"), Some("no-store"));
     let own = Tokens::of(&reply);
 
@@ -59,7 +84,10 @@ async fn a_client_signs_in_and_the_server_sees_who_calls() {
     for absent in ["authorization", "cookie", "origin"] {
         assert_eq!(seen.header(absent), None, "{absent}");
     }
-    assert!(!seen.header("host").unwrap().contains(&gateway.host), "the upstream gets its own Host");
+    assert!(
+        !seen.header("host").unwrap().contains(&gateway.host),
+        "the upstream gets its own Host"
+    );
 
     let again = refresh(&gateway, &client, &own.refresh).await;
     let next = Tokens::of(&again);
@@ -79,7 +107,11 @@ async fn a_token_for_one_upstream_is_worth_nothing_at_another() {
         let refused = gateway.call(other, Some(&tokens.access)).await;
         assert_eq!(refused.status, 401);
         let challenge = refused.header("www-authenticate").unwrap();
-        assert!(challenge.contains("error=\"invalid_token\"") && challenge.contains(&format!("/oauth-protected-resource/{other}/mcp")), "{challenge}");
+        assert!(
+            challenge.contains("error=\"invalid_token\"")
+                && challenge.contains(&format!("/oauth-protected-resource/{other}/mcp")),
+            "{challenge}"
+        );
         assert_eq!(gateway.upstream.count(), before);
     }
 }
@@ -95,7 +127,12 @@ async fn a_token_without_the_upstream_s_scope_is_told_which_one_it_needs() {
     let refused = gateway.call("one", Some(&tokens.access)).await;
     assert_eq!(refused.status, 403);
     let challenge = refused.header("www-authenticate").unwrap();
-    assert!(challenge.contains("error=\"insufficient_scope\"") && challenge.contains("one:use") && challenge.contains("resource_metadata="), "{challenge}");
+    assert!(
+        challenge.contains("error=\"insufficient_scope\"")
+            && challenge.contains("one:use")
+            && challenge.contains("resource_metadata="),
+        "{challenge}"
+    );
     assert_eq!(gateway.upstream.count(), 0);
 }
 
@@ -114,7 +151,9 @@ async fn expiry_and_revocation_close_the_door_at_once() {
 
     let own = Tokens::of(&refresh(&gateway, &client, &short.refresh).await);
     assert_eq!(gateway.call("one", Some(&own.access)).await.status, 200);
-    let revoked = gateway.post_form("/revoke", &[], &[("token", &own.refresh), ("client_id", &client.id)]).await;
+    let revoked = gateway
+        .post_form("/revoke", &[], &[("token", &own.refresh), ("client_id", &client.id)])
+        .await;
     assert_eq!((revoked.status, revoked.body.len()), (200, 0));
     assert_eq!(gateway.call("one", Some(&own.access)).await.status, 401);
     let reply = refresh(&gateway, &client, &own.refresh).await;
@@ -141,7 +180,12 @@ async fn the_tokens_of_a_removed_account_are_worth_nothing() {
     let own = tokens(&gateway, &client, "bob", "two").await;
     assert_eq!(gateway.call("two", Some(&own.access)).await.status, 200);
     let mut gateway = gateway;
-    gateway.yaml = gateway.yaml.lines().filter(|line| !line.contains("username: bob")).collect::<Vec<_>>().join("\n");
+    gateway.yaml = gateway
+        .yaml
+        .lines()
+        .filter(|line| !line.contains("username: bob"))
+        .collect::<Vec<_>>()
+        .join("\n");
     let gateway = gateway.restart().await;
     assert_eq!(gateway.call("two", Some(&own.access)).await.status, 401);
     assert_eq!(refresh(&gateway, &client, &own.refresh).await.error(), "invalid_grant");
@@ -153,7 +197,10 @@ async fn a_replayed_code_revokes_what_it_became() {
     let gateway = Gateway::start().await;
     let client = register(&gateway, json!({})).await;
     let target = authorize_target(&client, Some(&gateway.resource("one")), None, &[]);
-    let code = walk(&gateway, &mut Browser::default(), &target, "ada").await.redirected("code").unwrap();
+    let code = walk(&gateway, &mut Browser::default(), &target, "ada")
+        .await
+        .redirected("code")
+        .unwrap();
     let own = Tokens::of(&redeem(&gateway, &client, &code, &[]).await);
     assert_eq!(gateway.call("one", Some(&own.access)).await.status, 200);
     assert_eq!(redeem(&gateway, &client, &code, &[]).await.error(), "invalid_grant");
@@ -173,7 +220,10 @@ async fn a_refresh_may_be_retried_but_not_stolen() {
     gateway.advance(2);
     assert_eq!(refresh(&gateway, &client, &own.refresh).await.error(), "invalid_grant");
     assert_eq!(gateway.call("one", Some(&first.access)).await.status, 401);
-    assert_eq!(refresh(&gateway, &client, &first.refresh).await.error(), "invalid_grant");
+    assert_eq!(
+        refresh(&gateway, &client, &first.refresh).await.error(),
+        "invalid_grant"
+    );
 }
 
 /// F10 under a race: one code, many hands, one winner.
@@ -182,7 +232,10 @@ async fn a_code_that_many_redeem_at_once_has_one_winner() {
     let gateway = std::sync::Arc::new(Gateway::start().await);
     let client = std::sync::Arc::new(register(&gateway, json!({})).await);
     let target = authorize_target(&client, Some(&gateway.resource("one")), None, &[]);
-    let code = walk(&gateway, &mut Browser::default(), &target, "ada").await.redirected("code").unwrap();
+    let code = walk(&gateway, &mut Browser::default(), &target, "ada")
+        .await
+        .redirected("code")
+        .unwrap();
     let hands: Vec<_> = (0..16)
         .map(|_| {
             let (gateway, client, code) = (gateway.clone(), client.clone(), code.clone());
@@ -199,11 +252,14 @@ async fn a_code_that_many_redeem_at_once_has_one_winner() {
 /// Scopes with `groups`: only members are granted them.
 #[tokio::test]
 async fn a_scope_for_a_group_goes_to_its_members_only() {
-    let gateway = Gateway::start_with(|yaml| yaml.replace("scopes: [\"one:use\"]", "scopes: [\"one:use\", \"one:admin\"]")).await;
+    let gateway =
+        Gateway::start_with(|yaml| yaml.replace("scopes: [\"one:use\"]", "scopes: [\"one:use\", \"one:admin\"]")).await;
     let client = register(&gateway, json!({})).await;
     let target = authorize_target(&client, Some(&gateway.resource("one")), Some("one:use one:admin"), &[]);
     let bob = walk(&gateway, &mut Browser::default(), &target, "bob").await;
-    let granted = redeem(&gateway, &client, &bob.redirected("code").unwrap(), &[]).await.json();
+    let granted = redeem(&gateway, &client, &bob.redirected("code").unwrap(), &[])
+        .await
+        .json();
     assert_eq!(granted["scope"], "one:use one:admin");
     let ada = walk(&gateway, &mut Browser::default(), &target, "ada").await;
     assert_eq!(ada.redirected("error").as_deref(), Some("access_denied"));
@@ -213,15 +269,35 @@ async fn a_scope_for_a_group_goes_to_its_members_only() {
 /// Clients of revision 2025-03-26 look at the root without asking; a prefix moves what is advertised, not what answers.
 #[tokio::test]
 async fn endpoints_answer_at_the_root_and_under_the_prefix() {
-    let gateway = Gateway::start_with(|yaml| yaml.replace("oauth:\n", "oauth:\n  endpoint_prefix: /api/auth/mcp\n")).await;
+    let gateway =
+        Gateway::start_with(|yaml| yaml.replace("oauth:\n", "oauth:\n  endpoint_prefix: /api/auth/mcp\n")).await;
     let server = gateway.get("/.well-known/oauth-authorization-server", &[]).await.json();
     assert_eq!(server["issuer"], gateway.origin());
-    for (member, path) in [("authorization_endpoint", "/authorize"), ("token_endpoint", "/token"), ("registration_endpoint", "/register"), ("revocation_endpoint", "/revoke")] {
+    for (member, path) in [
+        ("authorization_endpoint", "/authorize"),
+        ("token_endpoint", "/token"),
+        ("registration_endpoint", "/register"),
+        ("revocation_endpoint", "/revoke"),
+    ] {
         assert_eq!(server[member], format!("{}/api/auth/mcp{path}", gateway.origin()));
     }
     for prefix in ["", "/api/auth/mcp"] {
-        assert_eq!(gateway.post_form(&format!("{prefix}/token"), &[], &[("grant_type", "x")]).await.status % 100 / 10, 0);
-        let registered = gateway.post(&format!("{prefix}/register"), &[("Content-Type", "application/json")], &json!({ "redirect_uris": [REDIRECT] }).to_string()).await;
+        assert_eq!(
+            gateway
+                .post_form(&format!("{prefix}/token"), &[], &[("grant_type", "x")])
+                .await
+                .status
+                % 100
+                / 10,
+            0
+        );
+        let registered = gateway
+            .post(
+                &format!("{prefix}/register"),
+                &[("Content-Type", "application/json")],
+                &json!({ "redirect_uris": [REDIRECT] }).to_string(),
+            )
+            .await;
         assert_eq!(registered.status, 201);
         assert_eq!(gateway.get(&format!("{prefix}/authorize"), &[]).await.status, 400);
     }
@@ -231,14 +307,35 @@ async fn endpoints_answer_at_the_root_and_under_the_prefix() {
 #[tokio::test]
 async fn the_root_resource_document_follows_the_configuration() {
     let several = Gateway::start().await;
-    assert_eq!(several.get("/.well-known/oauth-protected-resource", &[]).await.status, 404);
+    assert_eq!(
+        several.get("/.well-known/oauth-protected-resource", &[]).await.status,
+        404
+    );
     let named = Gateway::start_with(|yaml| yaml.replace("oauth:\n", "oauth:\n  root_resource: two\n")).await;
-    assert_eq!(named.get("/.well-known/oauth-protected-resource", &[]).await.json()["resource"], named.resource("two"));
-    let single = Gateway::start_with(|yaml| yaml.lines().filter(|line| !line.contains("name: two")).collect::<Vec<_>>().join("\n")).await;
-    assert_eq!(single.get("/.well-known/oauth-protected-resource", &[]).await.json()["resource"], single.resource("one"));
+    assert_eq!(
+        named.get("/.well-known/oauth-protected-resource", &[]).await.json()["resource"],
+        named.resource("two")
+    );
+    let single = Gateway::start_with(|yaml| {
+        yaml.lines()
+            .filter(|line| !line.contains("name: two"))
+            .collect::<Vec<_>>()
+            .join("\n")
+    })
+    .await;
+    assert_eq!(
+        single.get("/.well-known/oauth-protected-resource", &[]).await.json()["resource"],
+        single.resource("one")
+    );
     // D11: and a client that names no resource gets a token for it.
     let client = register(&single, json!({})).await;
-    let answer = walk(&single, &mut Browser::default(), &authorize_target(&client, None, None, &[]), "ada").await;
+    let answer = walk(
+        &single,
+        &mut Browser::default(),
+        &authorize_target(&client, None, None, &[]),
+        "ada",
+    )
+    .await;
     let own = Tokens::of(&redeem(&single, &client, &answer.redirected("code").unwrap(), &[]).await);
     assert_eq!(single.call("one", Some(&own.access)).await.status, 200);
 }
@@ -250,18 +347,42 @@ async fn the_issuer_in_the_response_can_be_switched_off_entirely() {
     let server = gateway.get("/.well-known/oauth-authorization-server", &[]).await.json();
     assert_ne!(server["authorization_response_iss_parameter_supported"], true);
     let client = register(&gateway, json!({})).await;
-    let answer = walk(&gateway, &mut Browser::default(), &authorize_target(&client, Some(&gateway.resource("one")), None, &[]), "ada").await;
+    let answer = walk(
+        &gateway,
+        &mut Browser::default(),
+        &authorize_target(&client, Some(&gateway.resource("one")), None, &[]),
+        "ada",
+    )
+    .await;
     assert!(answer.redirected("code").is_some() && answer.redirected("iss").is_none());
 }
 
 /// Registration off: the endpoint is not advertised and refuses; configured clients go on.
 #[tokio::test]
 async fn a_closed_gateway_serves_the_clients_that_it_knows() {
-    let gateway = Gateway::start_with(|yaml| yaml.replace("oauth:\n", "oauth:\n  registration: { dynamic: false }\n")).await;
-    assert!(gateway.get("/.well-known/oauth-authorization-server", &[]).await.json().get("registration_endpoint").is_none());
-    let refused = gateway.post("/register", &[("Content-Type", "application/json")], &json!({ "redirect_uris": [REDIRECT] }).to_string()).await;
+    let gateway =
+        Gateway::start_with(|yaml| yaml.replace("oauth:\n", "oauth:\n  registration: { dynamic: false }\n")).await;
+    assert!(
+        gateway
+            .get("/.well-known/oauth-authorization-server", &[])
+            .await
+            .json()
+            .get("registration_endpoint")
+            .is_none()
+    );
+    let refused = gateway
+        .post(
+            "/register",
+            &[("Content-Type", "application/json")],
+            &json!({ "redirect_uris": [REDIRECT] }).to_string(),
+        )
+        .await;
     assert!(refused.status >= 400 && refused.status < 500 && !refused.error().is_empty());
-    let client = crate::person::Client { id: "ci-runner".to_owned(), secret: Some("a secret of the ci runner".to_owned()), redirect: "https://ci.example.com/callback".to_owned() };
+    let client = crate::person::Client {
+        id: "ci-runner".to_owned(),
+        secret: Some("a secret of the ci runner".to_owned()),
+        redirect: "https://ci.example.com/callback".to_owned(),
+    };
     let own = tokens(&gateway, &client, "ada", "two").await;
     assert_eq!(gateway.call("two", Some(&own.access)).await.status, 200);
 }
@@ -277,7 +398,9 @@ async fn metrics_count_what_happened_without_a_name_in_them() {
     gateway.call("two", Some(&own.access)).await;
     gateway.call("one", Some("mgat_nonsense")).await;
     let admin = gateway.running.admin;
-    let text = send(admin, &request("GET", "/metrics", &admin.to_string(), &[], b"")).await.text();
+    let text = send(admin, &request("GET", "/metrics", &admin.to_string(), &[], b""))
+        .await
+        .text();
     for line in [
         "mcpgate_auth_decisions_total{decision=\"allowed\",upstream=\"one\"} 1",
         "mcpgate_auth_decisions_total{decision=\"no_token\",upstream=\"one\"} 1",
@@ -299,7 +422,12 @@ async fn metrics_count_what_happened_without_a_name_in_them() {
         assert!(!text.contains(secret), "{secret}");
     }
     for (path, status) in [("/healthz", 200), ("/readyz", 200), ("/nothing", 404)] {
-        assert_eq!(send(admin, &request("GET", path, &admin.to_string(), &[], b"")).await.status, status);
+        assert_eq!(
+            send(admin, &request("GET", path, &admin.to_string(), &[], b""))
+                .await
+                .status,
+            status
+        );
     }
     for path in ["/metrics", "/healthz", "/readyz"] {
         assert_eq!(gateway.get(path, &[]).await.status, 404, "{path} is not public");

@@ -1,0 +1,136 @@
+//! From text to [`Config`]: all sections, and what they have to agree on.
+
+use std::fs;
+use std::path::Path;
+
+use super::problems::Problems;
+use super::read::{At, Object, Reader};
+use super::upstreams::Surroundings;
+use super::values::{read_bounded, shown};
+use super::{Config, PublicUrl, RootResource, StoreConfig, keys, listen, oauth, people, upstreams, yaml};
+use crate::domain::scope::Scope;
+
+/// Largest configuration that is read.
+const MAX_FILE: usize = 1 << 20;
+/// Where the state goes if nothing is said.
+const DEFAULT_STORE: &str = "./data";
+
+/// Reads and checks a configuration file. Relative file names in it are relative to the working directory.
+///
+/// # Errors
+/// Every problem that it has.
+pub fn load(path: &Path) -> Result<Config, Problems> {
+    let file = path.display().to_string();
+    let read = || -> std::io::Result<_> {
+        fs::metadata(path)?;
+        read_bounded(path, u64::try_from(MAX_FILE).unwrap_or(u64::MAX))
+    };
+    let text = read().map_err(|error| Problems::whole(format!("cannot be read: {error}")).in_file(&file))?;
+    #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
+    let environment = |name: &str| std::env::var(name).ok();
+    parse(&text, Path::new(""), &environment).map_err(|problems| problems.in_file(&file))
+}
+
+/// Checks the text of a configuration, with relative file names below `directory` and variables from `environment`.
+///
+/// # Errors
+/// Every problem that it has.
+pub fn parse(text: &str, directory: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
+    if text.len() > MAX_FILE {
+        return Err(Problems::whole("is larger than 1 MiB"));
+    }
+    let (node, remarks) = yaml::read(text).map_err(|problem| Problems::new(vec![problem]))?;
+    let reader = Reader::new(directory, environment, remarks);
+    let config = config(&reader.root(&node));
+    let problems = reader.into_problems();
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        // Nothing is left out without a word; should that ever happen, nothing is let through either.
+        _ if problems.is_empty() => Err(Problems::whole("is incomplete")),
+        _ => Err(Problems::new(problems)),
+    }
+}
+
+fn config(root: &At<'_>) -> Option<Config> {
+    let top = root.document(keys::TOP)?;
+    let public_url = top
+        .required("public_url", "https://mcp.example.com")
+        .and_then(At::public_url);
+    let (listen, admin) = listen::read(&top);
+    let object = top.section("oauth", keys::OAUTH);
+    let (oauth, mentions) = oauth::read(&object);
+    let scopes = oauth::scopes(&top);
+    let users = people::read(&top);
+    let stand_in = stand_in();
+    let around = Surroundings {
+        public_url: public_url.as_ref().unwrap_or(&stand_in),
+        endpoint_prefix: &oauth.endpoint_prefix,
+        listen: &listen,
+    };
+    let upstreams = upstreams::read(&top, &around);
+    let config = Config {
+        store: store(&top, root.reader.directory),
+        public_url: public_url.clone().unwrap_or(stand_in),
+        listen,
+        admin,
+        oauth,
+        scopes,
+        users,
+        upstreams,
+    };
+    root_resource(&object, &config);
+    let known = scopes_of(&config);
+    for (at, scope) in mentions {
+        if !known.contains(scope.as_str()) {
+            at.problem(format!(
+                "{scope} is no scope of this gateway; name it in oauth.scopes, in scopes or at an upstream"
+            ));
+        }
+    }
+    public_url.is_some().then_some(config)
+}
+
+/// `store`: a directory.
+fn store(top: &Object<'_>, directory: &Path) -> StoreConfig {
+    let path = top
+        .section("store", keys::STORE)
+        .section("sled", keys::SLED)
+        .or("path", DEFAULT_STORE, At::text);
+    StoreConfig::Sled {
+        path: directory.join(path),
+    }
+}
+
+/// Every scope that is defined anywhere.
+fn scopes_of(config: &Config) -> Scope {
+    let described = config.scopes.iter().map(|info| info.name.clone()).collect();
+    config
+        .upstreams
+        .iter()
+        .fold(config.oauth.scopes.union(&described), |all, upstream| {
+            all.union(&upstream.scopes)
+        })
+}
+
+/// A name in `root_resource` has to be an upstream's.
+fn root_resource(oauth: &Object<'_>, config: &Config) {
+    if let (RootResource::Named(name), Some(at)) = (&config.oauth.root_resource, oauth.get("root_resource"))
+        && !config.upstreams.iter().any(|upstream| upstream.name == *name)
+    {
+        at.problem(format!(
+            "no upstream is named {}; write auto, none or an upstream's name",
+            shown(name)
+        ));
+    }
+}
+
+/// Takes the place of a `public_url` that was refused while the rest is checked.
+fn stand_in() -> PublicUrl {
+    PublicUrl {
+        origin: "https://gateway.invalid".to_owned(),
+        scheme: "https",
+        host: "gateway.invalid".to_owned(),
+        port: None,
+        loopback: false,
+    }
+}

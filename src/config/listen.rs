@@ -1,0 +1,161 @@
+//! Where the gateway listens, and the certificates it shows there.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::read::{At, Object};
+use super::values::{read_bounded, shown};
+use super::{Listener, TlsFiles, keys};
+
+/// Largest certificate or key file.
+const MAX_PEM: u64 = 1 << 20;
+/// Most listeners.
+const MAX_LISTENERS: usize = 64;
+/// Where it listens if nothing is said.
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
+
+/// `listen` and `admin.listen`, which may not meet.
+pub(super) fn read(top: &Object<'_>) -> (Vec<Listener>, SocketAddr) {
+    let admin = top
+        .section("admin", keys::ADMIN)
+        .or("listen", DEFAULT_ADMIN, At::address);
+    let Some(at) = top.get("listen") else {
+        let listen = Listener {
+            address: DEFAULT_LISTEN,
+            tls: None,
+        };
+        if clash(admin, DEFAULT_LISTEN) {
+            top.missing("listen", "127.0.0.1:8081");
+        }
+        return (vec![listen], admin);
+    };
+    let mut listeners: Vec<Listener> = Vec::new();
+    let items = if at.is_list() {
+        at.list().unwrap_or_default()
+    } else if at.is_map() {
+        at.problem("must be an address or a list; write `- ` before `address`");
+        Vec::new()
+    } else {
+        vec![at.clone()]
+    };
+    if at.is_list() && items.is_empty() {
+        at.problem("is an empty list; write 127.0.0.1:8080");
+    }
+    if items.len() > MAX_LISTENERS {
+        at.problem(format!("has more than {MAX_LISTENERS} addresses"));
+        return (listeners, admin);
+    }
+    for item in items {
+        let Some(listener) = item.listener() else { continue };
+        if listeners.iter().any(|other| clash(other.address, listener.address)) {
+            item.problem(format!(
+                "{} is taken by an earlier entry; write another port",
+                listener.address
+            ));
+        }
+        if clash(admin, listener.address) {
+            item.problem(format!(
+                "{} is where admin.listen listens; metrics never go on a public listener, write another port",
+                listener.address
+            ));
+        }
+        listeners.push(listener);
+    }
+    (listeners, admin)
+}
+
+/// Whether two sockets cannot be open at once. Port 0 is whatever is free.
+fn clash(one: SocketAddr, other: SocketAddr) -> bool {
+    one.port() == other.port()
+        && one.port() != 0
+        && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
+}
+
+impl At<'_> {
+    /// An address and a port.
+    fn address(&self) -> Option<SocketAddr> {
+        let text = self.text()?;
+        text.parse().ok().or_else(|| {
+            let port = text.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+            self.refuse(format!(
+                "{} is not an IP address with a port; write 127.0.0.1:{port}, or 0.0.0.0:{port} for every address of this machine",
+                shown(text),
+                port = port.unwrap_or(8080),
+            ))
+        })
+    }
+
+    /// An entry of `listen`: an address, or one with a certificate.
+    fn listener(&self) -> Option<Listener> {
+        if !self.is_map() {
+            return self.address().map(|address| Listener { address, tls: None });
+        }
+        let object = self.object(keys::LISTENER)?;
+        let address = object.required("address", "127.0.0.1:8443").and_then(At::address);
+        let tls = object.optional("tls", At::tls);
+        address.map(|address| Listener { address, tls })
+    }
+
+    fn tls(&self) -> Option<TlsFiles> {
+        let object = self.object(keys::TLS)?;
+        let file = |key, example| {
+            let at = object.required(key, example)?;
+            Some((at, self.reader.directory.join(at.text()?)))
+        };
+        let (cert, key) = (file("cert", "cert.pem"), file("key", "key.pem"));
+        let ((cert_at, cert), (key_at, key)) = (cert?, key?);
+        let (chain, private) = (cert_at.certificates(&cert), key_at.private_key(&key));
+        if let Err(error) = usable(chain?, private?) {
+            return self.refuse(format!("the certificate and the key cannot be used together: {error}"));
+        }
+        Some(TlsFiles { cert, key })
+    }
+
+    fn certificates(&self, path: &Path) -> Option<Vec<CertificateDer<'static>>> {
+        let text = self.pem(path)?;
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+        let chain = chain.ok().filter(|chain| !chain.is_empty());
+        chain.or_else(|| {
+            self.refuse(format!(
+                "{} holds no certificate; write a PEM file with BEGIN CERTIFICATE",
+                shown(&path.display().to_string())
+            ))
+        })
+    }
+
+    fn private_key(&self, path: &Path) -> Option<PrivateKeyDer<'static>> {
+        let text = self.pem(path)?;
+        PrivateKeyDer::from_pem_slice(text.as_bytes()).ok().or_else(|| {
+            self.refuse(format!(
+                "{} holds no private key; write a PEM file with BEGIN PRIVATE KEY, without a password",
+                shown(&path.display().to_string())
+            ))
+        })
+    }
+
+    fn pem(&self, path: &Path) -> Option<zeroize::Zeroizing<String>> {
+        read_bounded(path, MAX_PEM)
+            .map_err(|error| {
+                self.problem(format!(
+                    "the file {} cannot be read: {error}",
+                    shown(&path.display().to_string())
+                ));
+            })
+            .ok()
+    }
+}
+
+/// Whether a server can be made of these.
+fn usable(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<(), rustls::Error> {
+    ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    Ok(())
+}
