@@ -75,7 +75,6 @@ const MAPS: &[(&str, &[&str])] = &[
     ("oauth.clients[].client_secret.", SECRET),
     ("scopes[].", SCOPE),
     ("users[].", USER),
-    ("users[].password_hash.", SECRET),
     ("upstreams[].", UPSTREAM),
     ("upstreams[].limits.", LIMITS),
 ];

@@ -129,51 +129,52 @@ fn clients<'a>(object: &Object<'a>) -> (Vec<Client>, Vec<Mention<'a>>) {
         {
             at.problem(format!("{} is the id of an earlier client", shown(id.as_str())));
         }
-        let client = item.client(&object, id, &mut mentions);
+        let client = client(&object, id, &mut mentions);
         clients.extend(client);
     }
     (clients, mentions)
 }
 
-impl<'a> At<'a> {
-    fn client(&self, object: &Object<'a>, id: Option<ClientId>, mentions: &mut Vec<Mention<'a>>) -> Option<Client> {
-        let secret_at = object.get("client_secret");
-        let secret = secret_at.and_then(At::client_secret);
-        let auth_method = object.optional("token_endpoint_auth_method", |at| {
-            let method = at.word(&ClientAuthMethod::ALL.map(|method| (method.as_str(), method)))?;
-            match (method, secret_at.is_some()) {
-                (ClientAuthMethod::None, true) => at.refuse(
-                    "a client with a client_secret must use it; write client_secret_basic or client_secret_post",
-                ),
-                (ClientAuthMethod::ClientSecretBasic | ClientAuthMethod::ClientSecretPost, false) => {
-                    at.refuse("needs a client_secret; write one, or none here")
-                }
-                _ => Some(method),
+/// An entry of `clients` (RFC 7591 §2 has the words).
+fn client<'a>(object: &Object<'a>, id: Option<ClientId>, mentions: &mut Vec<Mention<'a>>) -> Option<Client> {
+    let secret_at = object.get("client_secret");
+    let secret = secret_at.and_then(At::client_secret);
+    let auth_method = object.optional("token_endpoint_auth_method", |at| {
+        let method = at.word(&ClientAuthMethod::ALL.map(|method| (method.as_str(), method)))?;
+        match (method, secret_at.is_some()) {
+            (ClientAuthMethod::None, true) => {
+                at.refuse("a client with a client_secret must use it; write client_secret_basic or client_secret_post")
             }
-        });
-        let redirect_uris = object.required("redirect_uris", "[https://ci.example.com/callback]");
-        let redirect_uris = redirect_uris.and_then(At::redirect_uris);
-        let scope = object.optional("scope", |at| at.client_scope(mentions));
-        let grant_types = object.or("grant_types", GrantType::ALL.to_vec(), At::grant_types);
-        let name = object.optional("client_name", |at| at.text().map(str::to_owned));
-        Some(Client {
-            id: id?,
-            origin: ClientOrigin::Configured,
-            auth_method: if secret_at.is_none() {
-                Some(ClientAuthMethod::None)
-            } else {
-                auth_method
-            },
-            secret,
-            redirect_uris: redirect_uris?,
-            grant_types,
-            scope,
-            name,
-            display: ClientDisplay::default(),
-            created_at: Timestamp::from_millis(0),
-        })
-    }
+            (ClientAuthMethod::ClientSecretBasic | ClientAuthMethod::ClientSecretPost, false) => {
+                at.refuse("needs a client_secret; write one, or none here")
+            }
+            _ => Some(method),
+        }
+    });
+    let redirect_uris = object.required("redirect_uris", "[https://ci.example.com/callback]");
+    let redirect_uris = redirect_uris.and_then(At::redirect_uris);
+    let scope = object.optional("scope", |at| at.client_scope(mentions));
+    let grant_types = object.or("grant_types", GrantType::ALL.to_vec(), At::grant_types);
+    let name = object.optional("client_name", |at| at.text().map(str::to_owned));
+    Some(Client {
+        id: id?,
+        origin: ClientOrigin::Configured,
+        auth_method: if secret_at.is_none() {
+            Some(ClientAuthMethod::None)
+        } else {
+            auth_method
+        },
+        secret,
+        redirect_uris: redirect_uris?,
+        grant_types,
+        scope,
+        name,
+        display: ClientDisplay::default(),
+        created_at: Timestamp::from_millis(0),
+    })
+}
 
+impl<'a> At<'a> {
     fn client_id(&self) -> Option<ClientId> {
         let text = self.text()?;
         if text.to_ascii_lowercase().starts_with("https://") {

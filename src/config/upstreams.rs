@@ -101,7 +101,7 @@ impl<'a> At<'a> {
     }
 
     fn upstream(&self, object: &Object<'a>, around: &Surroundings<'_>) -> Option<Upstream> {
-        let name = object.get("name").and_then(|at| at.written()).unwrap_or("?").to_owned();
+        let name = object.get("name").and_then(At::written).unwrap_or("?").to_owned();
         let path = object.required("path", "/everything/mcp").and_then(|at| {
             let path = at.path()?;
             at.not_ours(&path, around.endpoint_prefix)?;

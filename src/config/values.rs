@@ -228,7 +228,7 @@ fn spell(duration: Duration) -> String {
     let (unit, size) = UNITS
         .into_iter()
         .rev()
-        .find(|(_, size)| seconds > 0 && seconds % size == 0)
+        .find(|(_, size)| seconds > 0 && seconds.is_multiple_of(*size))
         .unwrap_or(('s', 1));
     format!("{}{unit}", seconds / size)
 }
