@@ -423,3 +423,534 @@ oauth: { clients: [ { client_id: c, client_secret: the secret of the client, red
     assert_eq!(found.iter().count(), 5, "{found}");
     assert!(!format!("{found} {found:?}").contains("hunter2"), "{found}");
 }
+
+// === what is wrong ===
+
+/// Lines added to the base (from line 9), and where and why they are refused.
+#[rustfmt::skip]
+const WRONG: &[(&str, &str, usize, &str)] = &[
+    // keys
+    ("lissten: 127.0.0.1:1", "lissten", 9, "did you mean `listen`?"),
+    ("trusted_proxies: []", "trusted_proxies", 9, "not known in this version"),
+    ("identity_providers: []", "identity_providers", 9, "not known in this version"),
+    ("\"a\\nb\": 1", "a\\nb", 9, "not known"),
+    ("store: { postgres: { url: x } }", "store.postgres", 9, "not known in this version; known here: sled"),
+    ("oauth: { login_page: builtin }", "oauth.login_page", 9, "not known in this version"),
+    ("oauth:\n  registration:\n    client_id_metadata_documents: true", "oauth.registration.client_id_metadata_documents", 11, "not known"),
+    ("    tools: []", "upstreams[0].tools", 9, "not known in this version"),
+    ("    limits: { bodi: 1 }", "upstreams[0].limits.bodi", 9, "did you mean `body`?"),
+    ("admin: { listen: 127.0.0.1:1, metrics: true }", "admin.metrics", 9, "known here: listen"),
+    ("    path: /two", "upstreams[0].path", 9, "is there twice; the first is on line 7"),
+    ("public_url: https://other.example.com", "public_url", 9, "is there twice; the first is on line 1"),
+    ("<<: { listen: 127.0.0.1:1 }", "<<", 9, "not known"),
+    // types
+    ("oauth: true", "oauth", 9, "must be a map with the keys scopes,"),
+    ("oauth: []", "oauth", 9, "must be a map"),
+    ("store: ./data", "store", 9, "must be a map with the keys sled"),
+    ("store: { sled: { path: [a] } }", "store.sled.path", 9, "must be text, not a list"),
+    ("store: { sled: { path: 12 } }", "store.sled.path", 9, "must be text; put it in quotes"),
+    ("store: { sled: { path: '' } }", "store.sled.path", 9, "is empty"),
+    ("store: { sled: { path: \"a\\nb\" } }", "store.sled.path", 9, "control character"),
+    ("scopes: everything", "scopes", 9, "must be a list"),
+    ("scopes: [{name: {}}]", "scopes[0].name", 9, "must be text, not a map"),
+    ("oauth: { require_pkce: yes }", "oauth.require_pkce", 9, "must be true or false"),
+    ("oauth: { require_pkce: \"true\" }", "oauth.require_pkce", 9, "must be true or false"),
+    ("oauth: { registration: { dynamic: 1 } }", "oauth.registration.dynamic", 9, "must be true or false"),
+    // anchors, aliases, tags
+    ("scopes: &all []", "", 9, "anchors (&name) and aliases (*name) are not read"),
+    ("scopes: !!seq []", "", 9, "tags (!name) are not read"),
+    // listen
+    ("listen: 8080", "listen", 9, "must be text"),
+    ("listen: localhost:8081", "listen", 9, "write 127.0.0.1:8081"),
+    ("listen: 127.0.0.1", "listen", 9, "is not an IP address with a port"),
+    ("listen: 127.0.0.1:70000", "listen", 9, "is not an IP address with a port"),
+    ("listen: []", "listen", 9, "is an empty list"),
+    ("listen: { address: 127.0.0.1:1 }", "listen", 9, "write `- ` before `address`"),
+    ("listen: [127.0.0.1:1, 127.0.0.1:1]", "listen[1]", 9, "taken by an earlier entry"),
+    ("listen:\n  - 127.0.0.1:1\n  - 0.0.0.0:1", "listen[1]", 11, "taken by an earlier entry"),
+    ("listen: [{}]", "listen[0].address", 9, "is missing; write `address: 127.0.0.1:8443`"),
+    ("listen: 0.0.0.0:9090", "listen", 9, "is where admin.listen listens"),
+    ("listen: 127.0.0.1:5\nadmin: { listen: 127.0.0.1:5 }", "listen", 9, "is where admin.listen listens"),
+    ("admin: { listen: 127.0.0.1:8080 }", "admin.listen", 9, "is where the gateway itself listens"),
+    ("admin: { listen: metrics }", "admin.listen", 9, "is not an IP address with a port"),
+    ("listen: [{address: 127.0.0.1:1, tls: {cert: tls/cert.pem}}]", "listen[0].tls.key", 9, "is missing"),
+    ("listen: [{address: 127.0.0.1:1, tls: {cert: no.pem, key: tls/key.pem}}]", "listen[0].tls.cert", 9, "cannot be read: No such file"),
+    ("listen: [{address: 127.0.0.1:1, tls: {cert: tls, key: tls/key.pem}}]", "listen[0].tls.cert", 9, "not a regular file"),
+    ("listen: [{address: 127.0.0.1:1, tls: {cert: tls/key.pem, key: tls/key.pem}}]", "listen[0].tls.cert", 9, "holds no certificate"),
+    ("listen: [{address: 127.0.0.1:1, tls: {cert: tls/cert.pem, key: tls/cert.pem}}]", "listen[0].tls.key", 9, "holds no private key"),
+    ("listen: [{address: 127.0.0.1:1, tls: {cert: tls/cert.pem, key: tls/other-key.pem}}]", "listen[0].tls", 9, "cannot be used together"),
+    // oauth
+    ("oauth: { code_expires_in: 600 }", "oauth.code_expires_in", 9, "has no unit; write 600s"),
+    ("oauth: { code_expires_in: 10 minutes }", "oauth.code_expires_in", 9, "is not a duration"),
+    ("oauth: { code_expires_in: 11m }", "oauth.code_expires_in", 9, "must be between 1s and 10m"),
+    ("oauth: { code_expires_in: 0s }", "oauth.code_expires_in", 9, "must be between 1s and 10m"),
+    ("oauth: { access_token_expires_in: 31d }", "oauth.access_token_expires_in", 9, "must be between 1s and 30d"),
+    ("oauth: { access_token_expires_in: [1h] }", "oauth.access_token_expires_in", 9, "is not a duration"),
+    ("oauth: { refresh_token_expires_in: 366d }", "oauth.refresh_token_expires_in", 9, "must be between 1s and 365d"),
+    ("oauth: { refresh_token_expires_in: 30m }", "oauth.refresh_token_expires_in", 9, "at least as long as an access token"),
+    ("oauth: { access_token_expires_in: 8d }", "oauth.access_token_expires_in", 9, "at least as long as an access token"),
+    ("oauth: { refresh_grace: 11m }", "oauth.refresh_grace", 9, "must be between 0s and 10m"),
+    ("oauth: { scopes: [a, a] }", "oauth.scopes[1]", 9, "twice"),
+    ("oauth: { scopes: ['a b'] }", "oauth.scopes[0]", 9, "is not a scope"),
+    ("oauth: { endpoint_prefix: api }", "oauth.endpoint_prefix", 9, "must begin with `/`"),
+    ("oauth: { endpoint_prefix: /.well-known/x }", "oauth.endpoint_prefix", 9, "belongs to the gateway"),
+    ("oauth: { endpoint_prefix: /token }", "oauth.endpoint_prefix", 9, "/token belongs to the gateway"),
+    ("oauth: { endpoint_prefix: /one }", "upstreams[0].path", 7, "overlaps oauth.endpoint_prefix, which is /one"),
+    ("oauth: { root_resource: two }", "oauth.root_resource", 9, "no upstream is named \"two\""),
+    ("oauth: { registration: { allowed_redirect_hosts: ['https://claude.ai'] } }", "oauth.registration.allowed_redirect_hosts[0]", 9, "is not a host"),
+    ("oauth: { clients: [{redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].client_id", 9, "is missing"),
+    ("oauth: { clients: [{client_id: a}] }", "oauth.clients[0].redirect_uris", 9, "is missing"),
+    ("oauth: { clients: [{client_id: a, redirect_uris: []}] }", "oauth.clients[0].redirect_uris", 9, "empty list"),
+    ("oauth: { clients: [{client_id: a, redirect_uris: ['http://x.example/']}] }", "oauth.clients[0].redirect_uris[0]", 9, "http is allowed only for localhost"),
+    ("oauth: { clients: [{client_id: a, redirect_uris: ['https://x.example/', 'https://x.example/']}] }", "oauth.clients[0].redirect_uris[1]", 9, "twice"),
+    ("oauth: { clients: [{client_id: a b, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].client_id", 9, "is not a client id"),
+    ("oauth: { clients: [{client_id: 'https://x.example/c', redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].client_id", 9, "must not begin with https://"),
+    ("oauth:\n  clients:\n    - { client_id: a, redirect_uris: ['https://x.example/'] }\n    - { client_id: a, redirect_uris: ['https://x.example/'] }", "oauth.clients[1].client_id", 12, "earlier client"),
+    ("oauth: { clients: [{client_id: a, client_secret: short, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].client_secret", 9, "shorter than 16"),
+    ("oauth: { clients: [{client_id: a, client_secret: {env: SHORT}, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].client_secret", 9, "shorter than 16"),
+    ("oauth: { clients: [{client_id: a, client_secret: {env: NOT_SET}, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].client_secret.env", 9, "variable \"NOT_SET\" is not set"),
+    ("oauth: { clients: [{client_id: a, client_secret: {env: EMPTY}, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].client_secret", 9, "the secret is empty"),
+    ("oauth: { clients: [{client_id: a, client_secret: {file: empty.txt}, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].client_secret", 9, "the secret is empty"),
+    ("oauth: { clients: [{client_id: a, client_secret: {file: none.txt}, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].client_secret.file", 9, "cannot be read: No such file"),
+    ("oauth: { clients: [{client_id: a, client_secret: {file: /dev/zero}, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].client_secret.file", 9, "not a regular file"),
+    ("oauth: { clients: [{client_id: a, client_secret: {env: A_SECRET, file: secret.txt}, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].client_secret", 9, "{env: NAME} or {file: PATH}"),
+    ("oauth: { clients: [{client_id: a, client_secret: {environment: A}, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].client_secret.environment", 9, "not known"),
+    ("oauth: { clients: [{client_id: a, token_endpoint_auth_method: none, client_secret: {env: A_SECRET}, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].token_endpoint_auth_method", 9, "must use it"),
+    ("oauth: { clients: [{client_id: a, token_endpoint_auth_method: client_secret_basic, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].token_endpoint_auth_method", 9, "needs a client_secret"),
+    ("oauth: { clients: [{client_id: a, token_endpoint_auth_method: private_key_jwt, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].token_endpoint_auth_method", 9, "write one of none, client_secret_post"),
+    ("oauth: { clients: [{client_id: a, grant_types: [refresh_token], redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].grant_types", 9, "lacks authorization_code"),
+    ("oauth: { clients: [{client_id: a, grant_types: [authorization_code, implicit], redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].grant_types[1]", 9, "\"implicit\" is not known"),
+    ("oauth: { clients: [{client_id: a, scope: nowhere, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].scope", 9, "nowhere is no scope of this gateway"),
+    ("oauth: { clients: [{client_id: a, scope: [openid, nowhere], redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].scope[1]", 9, "nowhere is no scope of this gateway"),
+    // scopes
+    ("scopes: [{description: x}]", "scopes[0].name", 9, "is missing"),
+    ("scopes: [{name: a}, {name: a}]", "scopes[1].name", 9, "described by an earlier entry"),
+    ("scopes: [{name: a, groups: ['']}]", "scopes[0].groups[0]", 9, "is empty"),
+    ("scopes: [{name: a, groups: engineering}]", "scopes[0].groups", 9, "must be a list"),
+    // upstreams
+    ("  - { name: two, url: 'http://127.0.0.1:1/' }", "upstreams[1].path", 9, "is missing; write `path: /everything/mcp`"),
+    ("  - { path: /two, url: 'http://127.0.0.1:1/' }", "upstreams[1].name", 9, "is missing"),
+    ("  - { name: two, path: /two }", "upstreams[1].url", 9, "is missing; write `url: http://127.0.0.1:3001/mcp`"),
+    ("  - { name: one, path: /two, url: 'http://127.0.0.1:1/' }", "upstreams[1].name", 9, "is the name of an earlier upstream"),
+    ("  - { name: Two, path: /two, url: 'http://127.0.0.1:1/' }", "upstreams[1].name", 9, "is not a name"),
+    ("  - { name: auto, path: /two, url: 'http://127.0.0.1:1/' }", "upstreams[1].name", 9, "has a meaning in oauth.root_resource"),
+    ("  - { name: two, path: /one/mcp/, url: 'http://127.0.0.1:1/' }", "upstreams[1].path", 9, "overlaps the path of one (/one/mcp)"),
+    ("  - { name: two, path: /one, url: 'http://127.0.0.1:1/' }", "upstreams[1].path", 9, "overlaps"),
+    ("  - { name: two, path: /one/mcp/sub, url: 'http://127.0.0.1:1/' }", "upstreams[1].path", 9, "overlaps"),
+    ("  - { name: two, path: /, url: 'http://127.0.0.1:1/' }", "upstreams[1].path", 9, "overlaps"),
+    ("    host: a.example\n  - { name: two, host: 'A.example:1', path: /one, url: 'http://127.0.0.1:1/' }", "upstreams[1].path", 10, "overlaps"),
+    ("  - { name: two, path: two, url: 'http://127.0.0.1:1/' }", "upstreams[1].path", 9, "must begin with `/`; write \"/two\""),
+    ("  - { name: two, path: //, url: 'http://127.0.0.1:1/' }", "upstreams[1].path", 9, "empty segment"),
+    ("  - { name: two, path: /a//b, url: 'http://127.0.0.1:1/' }", "upstreams[1].path", 9, "empty segment"),
+    ("  - { name: two, path: /a/../b, url: 'http://127.0.0.1:1/' }", "upstreams[1].path", 9, "`..`"),
+    ("  - { name: two, path: /a%2fb, url: 'http://127.0.0.1:1/' }", "upstreams[1].path", 9, "has '%' in it"),
+    ("  - { name: two, path: /a;b, url: 'http://127.0.0.1:1/' }", "upstreams[1].path", 9, "has ';' in it"),
+    ("  - { name: two, path: '/a?b', url: 'http://127.0.0.1:1/' }", "upstreams[1].path", 9, "has '?' in it"),
+    ("  - { name: two, path: /ä, url: 'http://127.0.0.1:1/' }", "upstreams[1].path", 9, "has 'ä' in it"),
+    ("  - { name: two, path: /token, url: 'http://127.0.0.1:1/' }", "upstreams[1].path", 9, "/token belongs to the gateway"),
+    ("  - { name: two, path: /login/mcp, url: 'http://127.0.0.1:1/' }", "upstreams[1].path", 9, "/login belongs to the gateway"),
+    ("  - { name: two, path: /x/.well-known, url: 'http://127.0.0.1:1/' }", "upstreams[1].path", 9, "`.well-known` belongs to the gateway"),
+    ("  - { name: two, path: /two, url: 'localhost:3001' }", "upstreams[1].url", 9, "\"localhost:3001\" is not an absolute http or https URL; write http://localhost:3001/mcp"),
+    ("  - { name: two, path: /two, url: /mcp }", "upstreams[1].url", 9, "write http://127.0.0.1:3001/mcp"),
+    ("  - { name: two, path: /two, url: 'ftp://x/' }", "upstreams[1].url", 9, "is not an absolute http or https URL"),
+    ("  - { name: two, path: /two, url: 'http:///x' }", "upstreams[1].url", 9, "is not an absolute http or https URL"),
+    ("  - { name: two, path: /two, url: 'http://x:0/' }", "upstreams[1].url", 9, "is not an absolute http or https URL"),
+    ("  - { name: two, path: /two, url: 'http://x y/' }", "upstreams[1].url", 9, "is not an absolute http or https URL"),
+    ("  - { name: two, path: /two, url: 'http://u:p@x/' }", "upstreams[1].url", 9, "carries a user name or password"),
+    ("  - { name: two, path: /two, url: 'http://x/?key=1' }", "upstreams[1].url", 9, "query or a fragment"),
+    ("  - { name: two, path: /two, url: 'http://x/#f' }", "upstreams[1].url", 9, "query or a fragment"),
+    ("  - { name: two, path: /two, url: 'http://127.0.0.1:8080/mcp' }", "upstreams[1].url", 9, "is this gateway itself"),
+    ("  - { name: two, path: /two, url: 'https://mcp.example.com/one/mcp' }", "upstreams[1].url", 9, "is this gateway itself"),
+    ("    host: mcp.example.com", "upstreams[0].host", 9, "is the host of public_url"),
+    ("    host: mcp.example.com:443", "upstreams[0].host", 9, "is the host of public_url"),
+    ("    host: https://a.example", "upstreams[0].host", 9, "is not a host"),
+    ("    host: a.example/x", "upstreams[0].host", 9, "is not a host"),
+    ("    host: a..example", "upstreams[0].host", 9, "is not a host"),
+    ("    host: a.example:99999", "upstreams[0].host", 9, "is not a host"),
+    ("    scopes: one", "upstreams[0].scopes", 9, "must be a list"),
+    ("    identity_headers: none", "upstreams[0].identity_headers", 9, "must be `default` or a map"),
+    ("    identity_headers: { X-User: password }", "upstreams[0].identity_headers.X-User", 9, "write one of subject, username"),
+    ("    identity_headers: { X_User: subject }", "upstreams[0].identity_headers.X_User", 9, "has `_` in it"),
+    ("    identity_headers: { X-User: subject, x-user: email }", "upstreams[0].identity_headers.x-user", 9, "is there twice"),
+    ("    identity_headers: { Authorization: subject }", "upstreams[0].identity_headers.Authorization", 9, "carries a credential"),
+    ("    identity_headers: { X-Forwarded-For: subject }", "upstreams[0].identity_headers.X-Forwarded-For", 9, "belongs to the transport"),
+    ("    identity_headers: { 'X User': subject }", "upstreams[0].identity_headers.X User", 9, "is not a header name"),
+    ("    headers: [a]", "upstreams[0].headers", 9, "must be a map"),
+    ("    headers: { Host: x }", "upstreams[0].headers.Host", 9, "belongs to the transport"),
+    ("    headers: { Mcp-Session-Id: x }", "upstreams[0].headers.Mcp-Session-Id", 9, "belongs to the transport"),
+    ("    headers: { transfer_encoding: x }", "upstreams[0].headers.transfer_encoding", 9, "belongs to the transport"),
+    ("    headers: { X_Forwarded_User: ada }", "upstreams[0].headers.X_Forwarded_User", 9, "says who is calling"),
+    ("    identity_headers: { X-Who: subject }\n    headers: { x-who: ada }", "upstreams[0].headers.x-who", 10, "says who is calling"),
+    ("    headers: { X-Key: {env: NOT_SET} }", "upstreams[0].headers.X-Key.env", 9, "is not set"),
+    ("    headers: { X-Key: clé }", "upstreams[0].headers.X-Key", 9, "visible ASCII"),
+    ("    headers: { X-Key: 12 }", "upstreams[0].headers.X-Key", 9, "put it in quotes"),
+    ("    allowed_origins: ['https://claude.ai/']", "upstreams[0].allowed_origins[0]", 9, "is not an origin; write https://claude.ai"),
+    ("    allowed_origins: [claude.ai]", "upstreams[0].allowed_origins[0]", 9, "is not an origin"),
+    ("    allowed_origins: ['null']", "upstreams[0].allowed_origins[0]", 9, "is not an origin"),
+    ("    allowed_origins: ['*', '*']", "upstreams[0].allowed_origins[1]", 9, "twice"),
+    ("    limits: { body: 4MB }", "upstreams[0].limits.body", 9, "is not a size; write 64KiB or 4MiB"),
+    ("    limits: { body: 0 }", "upstreams[0].limits.body", 9, "must be between 1 and"),
+    ("    limits: { body: 2GiB }", "upstreams[0].limits.body", 9, "must be between 1 and"),
+    ("    limits: { connect_timeout: none }", "upstreams[0].limits.connect_timeout", 9, "is not a duration"),
+    ("    limits: { response_timeout: 0s }", "upstreams[0].limits.response_timeout", 9, "must be between 1s and 1h"),
+    ("    limits: { idle_stream: never }", "upstreams[0].limits.idle_stream", 9, "is not a duration"),
+    ("    limits: { requests_per_minute: 0 }", "upstreams[0].limits.requests_per_minute", 9, "whole number from 1"),
+    ("    limits: { requests_per_minute: 1.5 }", "upstreams[0].limits.requests_per_minute", 9, "whole number from 1"),
+];
+
+#[test]
+fn each_wrong_line_is_one_problem_with_its_place() {
+    assert!(WRONG.len() > 60);
+    let mut failures = String::new();
+    for (lines, path, line, phrase) in WRONG {
+        let found = problems(&format!("{}{lines}\n", base()));
+        let fits = matches!(found.as_slice(), [(at, on, why)] if at == path && on == line && why.contains(phrase));
+        if !fits {
+            writeln!(failures, "{lines}\n  not {path}:{line} {phrase}\n  {found:?}").unwrap();
+        }
+    }
+    assert!(failures.is_empty(), "{failures}");
+}
+
+#[test]
+fn each_wrong_value_in_the_base_is_one_problem_with_its_place() {
+    let hash = |text: &str| format!("    password_hash: {text}");
+    let salted = |start: &str| {
+        hash(&format!(
+            "{start}$saSKtCUxgrqI1gLOKTbpOA$9kajQeEbOji1LH6rngH5QHWmslik9+Y4s9wKyAK4wm8"
+        ))
+    };
+    #[rustfmt::skip]
+    let table = [
+        (1, "public_url: mcp.example.com".to_owned(), "public_url", "is not an absolute http or https URL"),
+        (1, "public_url: https://".to_owned(), "public_url", "is not an absolute http or https URL"),
+        (1, "public_url: https:mcp.example.com".to_owned(), "public_url", "is not an absolute http or https URL"),
+        (1, "public_url: ftp://mcp.example.com".to_owned(), "public_url", "is not an absolute http or https URL"),
+        (1, "public_url: http://mcp.example.com".to_owned(), "public_url", "http is allowed only on localhost, 127.0.0.1 and [::1]"),
+        (1, "public_url: http://localhost.example.com:80".to_owned(), "public_url", "write https://localhost.example.com"),
+        (1, "public_url: http://0.0.0.0:8080".to_owned(), "public_url", "http is allowed only"),
+        (1, "public_url: https://mcp.example.com/mcp".to_owned(), "public_url", "must be an origin without path, query and fragment; write https://mcp.example.com"),
+        (1, "public_url: https://mcp.example.com?".to_owned(), "public_url", "must be an origin"),
+        (1, "public_url: https://mcp.example.com/#".to_owned(), "public_url", "must be an origin"),
+        (1, "public_url: https://ada@mcp.example.com".to_owned(), "public_url", "must not carry a user name"),
+        (1, "public_url: https://mcp.example.com.".to_owned(), "public_url", "empty label"),
+        (1, "public_url: [https://mcp.example.com]".to_owned(), "public_url", "must be text, not a list"),
+        (1, "public_url:".to_owned(), "public_url", "is missing; write `public_url: https://mcp.example.com`"),
+        (3, "  - username: ''".to_owned(), "users[0].username", "is empty"),
+        (3, "  - username: a:b".to_owned(), "users[0].username", "is not a username"),
+        (3, "  - username: ' ada'".to_owned(), "users[0].username", "is not a username"),
+        (3, "  - username: 7".to_owned(), "users[0].username", "put it in quotes"),
+        (3, "  - user: ada\n    username: ada".to_owned(), "users[0].user", "not known"),
+        (3, "  - username: ada\n    email: ada".to_owned(), "users[0].email", "is not an e-mail address"),
+        (4, hash("secret"), "users[0].password_hash", "is not a password hash in PHC format"),
+        (4, hash("$argon2id$v=19$m=19456,t=2,p=1"), "users[0].password_hash", "has no salt"),
+        (4, hash("$argon2id$v=19$m=19456,t=2,p=1$saSKtCUxgrqI1gLOKTbpOA$9kajQeEbOji1LH6r"), "users[0].password_hash", "no hash of 16 bytes"),
+        (4, hash("$2b$12$abcdefghijklmnopqrstuv"), "users[0].password_hash", "hash-password"),
+        (4, salted("$argon2i$v=19$m=19456,t=2,p=1"), "users[0].password_hash", "is not an argon2id hash"),
+        (4, salted("$argon2id$v=16$m=19456,t=2,p=1"), "users[0].password_hash", "is not of argon2 version 19"),
+        (4, salted("$argon2id$m=19456,t=2,p=1"), "users[0].password_hash", "is not of argon2 version 19"),
+        (4, salted("$argon2id$v=19$m=104857600,t=2,p=1"), "users[0].password_hash", "more than 1 GiB of memory"),
+        (4, salted("$argon2id$v=19$m=19456,t=4000000000,p=1"), "users[0].password_hash", "too much time"),
+        (4, salted("$argon2id$v=19$m=19456,t=2,p=64"), "users[0].password_hash", "too much time"),
+        (4, salted("$argon2id$v=19$m=1,t=2,p=1"), "users[0].password_hash", "parameters that do not work"),
+        (4, String::new(), "users[0].password_hash", "is missing"),
+        (4, hash(HASH) + "\n  - { username: ada, password_hash: '" + HASH + "' }", "users[1].username", "taken by an earlier account"),
+        (4, hash(HASH) + "\n  - nobody", "users[1]", "must be a map with the keys username"),
+    ];
+    for (line, text, path, phrase) in table {
+        let whole = base();
+        let lines: Vec<&str> = whole
+            .lines()
+            .enumerate()
+            .map(|(n, old)| if n + 1 == line { text.as_str() } else { old })
+            .collect();
+        let found = problems(&lines.join("\n"));
+        assert_eq!(found.len(), 1, "{text}\n{found:#?}");
+        assert_eq!(found[0].0, path, "{text}\n{found:#?}");
+        // Where something is missing, its parent's line is said; an added line follows.
+        assert!(
+            (line.saturating_sub(1)..=line + 1).contains(&found[0].1),
+            "{text}\n{found:#?}"
+        );
+        assert!(found[0].2.contains(phrase), "{text}\n{found:#?}");
+    }
+}
+
+#[test]
+fn what_is_missing_altogether_is_said_at_once() {
+    for empty in ["", "\n\n", "# nothing\n", "~", "{}", "---\n"] {
+        let paths: Vec<_> = problems(empty).into_iter().map(|(path, ..)| path).collect();
+        assert_eq!(paths, ["public_url", "users", "upstreams"], "{empty:?}");
+    }
+    let found = problems("public_url: https://mcp.example.com\nusers: []\nupstreams: []\n");
+    assert_eq!((found[0].0.as_str(), found[0].1), ("users", 2));
+    assert!(found[0].2.contains("add at least one account"), "{found:?}");
+    assert_eq!((found[1].0.as_str(), found[1].1, found.len()), ("upstreams", 3, 2));
+}
+
+#[test]
+fn what_cannot_be_read_at_all_is_one_problem() {
+    for (text, line, phrase) in [
+        ("public_url: [", 1, "this is not YAML"),
+        ("a: b\n\tc: d\n", 2, "this is not YAML"),
+        ("a: 'b\n", 1, "this is not YAML"),
+        ("a: b\n---\nc: d\n", 2, "a second document"),
+        ("? [a]\n: b\n", 1, "cannot be a key"),
+        (&format!("a: {}", "[".repeat(100_000)), 1, ""),
+        (&format!("a: {}{}", "[".repeat(20), "]".repeat(20)), 1, "levels deep"),
+        (&"x".repeat((1 << 20) + 1), 0, "larger than 1 MiB"),
+        (&format!("a: [{}]", "1,".repeat(200_000)), 1, "more than 100000 values"),
+        ("just text", 1, "must be a map with the keys public_url"),
+        ("- a\n", 1, "must be a map"),
+    ] {
+        let found = problems(text);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(
+            found[0].2.contains(phrase) && found[0].1.abs_diff(line) <= 1,
+            "{phrase} {found:?}"
+        );
+    }
+}
+
+#[test]
+fn aliases_never_grow() {
+    let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..12 {
+        let last = level - 1;
+        let items = vec![format!("*a{last}"); 9].join(", ");
+        writeln!(text, "a{level}: &a{level} [{items}]").unwrap();
+    }
+    let found = problems(&(base() + &text));
+    assert!(
+        found
+            .iter()
+            .any(|(.., message)| message.contains("aliases (*name) are not read")),
+        "{found:?}"
+    );
+    assert!(problems("public_url: *nowhere").len() == 1);
+}
+
+#[test]
+fn counts_and_lengths_are_bounded() {
+    let many = |count: usize| {
+        let users: String = (0..count)
+            .map(|n| format!("  - {{ username: u{n}, password_hash: '{HASH}' }}\n"))
+            .collect();
+        base().replacen("users:\n", &format!("users:\n{users}"), 1)
+    };
+    good(&many(999));
+    let found = problems(&many(1_000));
+    assert!(
+        found
+            .iter()
+            .any(|(path, _, message)| path == "users" && message.contains("more than 1000 items")),
+        "{found:?}"
+    );
+    let long = "x".repeat(5_000);
+    let found = problems(&format!("{}store: {{ sled: {{ path: {long} }} }}\n", base()));
+    assert!(found[0].2.contains("longer than 4096 bytes"), "{found:?}");
+    // A file full of mistakes does not become a flood.
+    let wrong: String = (0..900).map(|n| format!("x{n}: 1\n")).collect();
+    let found = parse(&(base() + &wrong)).unwrap_err();
+    assert_eq!(found.iter().count(), 200);
+    assert!(found.to_string().ends_with("and 700 problems more"), "{found}");
+}
+
+#[test]
+fn ten_problems_are_ten_lines() {
+    let text = format!(
+        "public_url: http://mcp.example.com\n\
+         lissten: 127.0.0.1:8080\n\
+         oauth:\n  code_expires_in: 1d\n  root_resource: two\n\
+         users:\n  - username: ada\n    password_hash: {HASH}\n    e-mail: x\n  - username: ada\n    password_hash: plain\n\
+         upstreams:\n  - name: one\n    path: one\n    url: localhost:3001\n    limits: {{ body: lots }}\n    headers: {{ Host: x }}\n  \
+         - name: one\n    path: /x\n    url: http://127.0.0.1:1/\n"
+    );
+    let found = problems(&text);
+    let places: Vec<_> = found.iter().map(|(path, line, _)| (path.as_str(), *line)).collect();
+    assert_eq!(
+        places,
+        [
+            ("public_url", 1),
+            ("lissten", 2),
+            ("oauth.code_expires_in", 4),
+            ("oauth.root_resource", 5),
+            ("users[0].e-mail", 9),
+            ("users[1].password_hash", 11),
+            ("upstreams[0].path", 14),
+            ("upstreams[0].url", 15),
+            ("upstreams[0].limits.body", 16),
+            ("upstreams[0].headers.Host", 17),
+            ("upstreams[1].name", 18),
+        ]
+    );
+    let printed = parse(&text).unwrap_err().to_string();
+    assert_eq!(printed.lines().count(), found.len());
+    assert!(
+        printed.contains(
+            "gateway.yaml:15: upstreams[0].url: \"localhost:3001\" is not an absolute http or https URL; write http://localhost:3001/mcp"
+        ),
+        "{printed}"
+    );
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let directory = TempDir::new().unwrap();
+    let missing = directory.path().join("gateway.yaml");
+    let found = config::load(&missing).unwrap_err().to_string();
+    assert!(
+        found.starts_with(&format!("{}: cannot be read: ", missing.display())),
+        "{found}"
+    );
+    std::fs::write(&missing, b"public_url: \xff\n").unwrap();
+    assert!(config::load(&missing).unwrap_err().to_string().contains("not UTF-8"));
+    std::fs::write(&missing, "x: 1\n".repeat(300_000)).unwrap();
+    assert!(
+        config::load(&missing)
+            .unwrap_err()
+            .to_string()
+            .contains("larger than 1024 KiB")
+    );
+    assert!(
+        config::load(directory.path())
+            .unwrap_err()
+            .to_string()
+            .contains("not a regular file")
+    );
+    std::fs::write(&missing, format!("{}x: 1\n", base())).unwrap();
+    let found = config::load(&missing).unwrap_err().to_string();
+    assert!(found.starts_with(&format!("{}:9: x: ", missing.display())), "{found}");
+}
+
+// === what nobody would write ===
+
+/// A piece of text that means something to a YAML reader.
+fn piece() -> impl Strategy<Value = String> {
+    prop_oneof![
+        prop::sample::select(vec![
+            "public_url",
+            "listen",
+            "upstreams",
+            "users",
+            "oauth",
+            "clients",
+            "headers",
+            "limits",
+            "tls",
+            ": ",
+            ":\n",
+            "- ",
+            "\n",
+            "\n  ",
+            "\n    ",
+            "[",
+            "]",
+            "{",
+            "}",
+            ", ",
+            "'",
+            "\"",
+            "#",
+            " #",
+            "|",
+            ">",
+            "&a ",
+            "*a",
+            "!",
+            "!!str ",
+            "? ",
+            "---\n",
+            "...\n",
+            "%YAML 1.2\n",
+            "<<: ",
+            "~",
+            "null",
+            "true",
+            "0x1F",
+            ".inf",
+            "\t",
+            "\\",
+            "\u{feff}",
+            "\u{85}",
+            "\u{2028}",
+            "\r",
+            "\0",
+            "ä",
+            "https://",
+            "http://[::1]:0/",
+            "http://%",
+            "@",
+            "::",
+            "/..",
+            "$argon2id$v=19$m=1,t=1,p=1$",
+            "7d",
+            "4MiB",
+            "99999999999999999999d",
+            "127.0.0.1:1",
+        ])
+        .prop_map(str::to_owned),
+        ".{0,8}",
+    ]
+}
+
+fn all_is_in_order(text: &str) -> Result<(), TestCaseError> {
+    if let Err(found) = parse(text) {
+        let lines: Vec<_> = found.iter().map(|problem| problem.line).collect();
+        prop_assert!(!lines.is_empty() && lines.is_sorted());
+        prop_assert!(found.iter().all(|problem| !problem.message.is_empty()));
+        prop_assert!(found.to_string().lines().count() >= lines.len());
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_text_breaks_the_reader(pieces in prop::collection::vec(piece(), 0..60)) {
+        all_is_in_order(&pieces.concat())?;
+    }
+
+    #[test]
+    fn no_change_to_the_example_breaks_the_reader(
+        changes in prop::collection::vec((0usize..8_000, 0usize..12, piece()), 1..6),
+        on in any::<bool>(),
+    ) {
+        let mut text: Vec<char> = if on { switched_on() } else { EXAMPLE.to_owned() }.chars().collect();
+        for (at, length, piece) in changes {
+            let at = at % text.len();
+            let end = (at + length).min(text.len());
+            text.splice(at..end, piece.chars());
+        }
+        all_is_in_order(&text.into_iter().collect::<String>())?;
+    }
+
+    #[test]
+    fn no_value_breaks_a_key(value in ".{0,40}", line in 0usize..200) {
+        let text = switched_on();
+        let lines: Vec<String> = text
+            .lines()
+            .enumerate()
+            .map(|(n, old)| match old.split_once(": ") {
+                Some((key, _)) if n == line && !old.trim_start().starts_with('#') => format!("{key}: {}", serde_json::to_string(&value).unwrap()),
+                _ => old.to_owned(),
+            })
+            .collect();
+        all_is_in_order(&lines.join("\n"))?;
+    }
+
+    /// The reader and an independent one take a document for the same keys.
+    #[test]
+    fn what_is_loaded_is_what_another_reader_sees(name in "[a-z0-9][a-z0-9_-]{0,20}", text in "[ -~äöü€]{0,60}") {
+        let quoted = serde_json::to_string(&text).unwrap();
+        let yaml = format!("{}scopes: [{{ name: x, description: {quoted} }}]\n", base().replace("name: one", &format!("name: {name:?}")));
+        let value: Value = serde_yaml::from_str(&yaml).unwrap();
+        if let Ok(config) = parse(&yaml) {
+            prop_assert_eq!(value["scopes"][0]["description"].as_str(), config.scopes[0].description.as_deref());
+            prop_assert_eq!(value["upstreams"][0]["name"].as_str(), Some(config.upstreams[0].name.as_str()));
+        } else {
+            prop_assert!(text.is_empty() || name == "auto" || name == "none");
+        }
+    }
+}

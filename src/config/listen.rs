@@ -22,17 +22,18 @@ const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr:
 
 /// `listen` and `admin.listen`, which may not meet.
 pub(super) fn read(top: &Object<'_>) -> (Vec<Listener>, SocketAddr) {
-    let admin = top
-        .section("admin", keys::ADMIN)
-        .or("listen", DEFAULT_ADMIN, At::address);
+    let section = top.section("admin", keys::ADMIN);
+    let admin = section.or("listen", DEFAULT_ADMIN, At::address);
     let Some(at) = top.get("listen") else {
+        if let Some(at) = section.get("listen").filter(|_| clash(admin, DEFAULT_LISTEN)) {
+            at.problem(format!(
+                "{DEFAULT_LISTEN} is where the gateway itself listens unless `listen` says otherwise; write 127.0.0.1:9090"
+            ));
+        }
         let listen = Listener {
             address: DEFAULT_LISTEN,
             tls: None,
         };
-        if clash(admin, DEFAULT_LISTEN) {
-            top.missing("listen", "127.0.0.1:8081");
-        }
         return (vec![listen], admin);
     };
     let mut listeners: Vec<Listener> = Vec::new();

@@ -40,6 +40,8 @@ pub(super) struct Object<'a> {
     line: usize,
     known: &'static [&'static str],
     entries: Vec<(&'a str, At<'a>)>,
+    /// Whether there were keys that are not known; they were reported.
+    pub(super) has_strangers: bool,
 }
 
 // === impl Reader ===
@@ -110,6 +112,7 @@ impl<'a> At<'a> {
             line: self.line,
             known,
             entries: Vec::new(),
+            has_strangers: false,
         })
     }
 
@@ -132,10 +135,12 @@ impl<'a> At<'a> {
     pub(super) fn object(&self, known: &'static [&'static str]) -> Option<Object<'a>> {
         let all = self.entries(|| format!("must be a map with the keys {}", known.join(", ")))?;
         let mut entries: Vec<(&str, At<'a>)> = Vec::new();
+        let mut has_strangers = false;
         for (key, value) in all {
             if known.contains(&key) {
                 entries.push((key, value));
             } else {
+                has_strangers = true;
                 let hint = keys::meant(known, key).map_or_else(
                     || format!("known here: {}", known.join(", ")),
                     |meant| format!("did you mean `{meant}`?"),
@@ -149,6 +154,7 @@ impl<'a> At<'a> {
             line: self.line,
             known,
             entries,
+            has_strangers,
         })
     }
 
@@ -304,6 +310,7 @@ impl<'a> Object<'a> {
             line: self.line,
             known,
             entries: Vec::new(),
+            has_strangers: false,
         })
     }
 

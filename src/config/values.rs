@@ -145,6 +145,7 @@ impl At<'_> {
         let secret = match (source.get("env"), source.get("file")) {
             (Some(name), None) => name.environment_variable()?,
             (None, Some(path)) => path.secret_file()?,
+            (None, None) if source.has_strangers => return None,
             _ => return self.refuse("must be a value, {env: NAME} or {file: PATH}"),
         };
         if secret.is_empty() {
