@@ -1,5 +1,7 @@
 //! gateway.yaml: the example, the defaults, every way to get it wrong, and text that nobody would write.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should stop")]
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -355,6 +357,7 @@ scopes:
         (80, "/")
     );
     assert_eq!(config.listen.len(), 3);
+    config.listen[2].tls.as_ref().unwrap().server_config().unwrap();
     assert_eq!(
         config.store,
         StoreConfig::Sled {
@@ -391,6 +394,63 @@ scopes:
         Some(&["a".to_owned(), "b".to_owned()][..])
     );
     assert_eq!(config.scopes[1].groups, None);
+}
+
+#[test]
+fn a_host_of_its_own_makes_the_resource() {
+    for (public, host, stored, resource) in [
+        (
+            "https://mcp.example.com",
+            "a.example",
+            "a.example",
+            "https://a.example/one/mcp",
+        ),
+        (
+            "https://mcp.example.com",
+            "A.example:443",
+            "a.example",
+            "https://a.example/one/mcp",
+        ),
+        (
+            "https://mcp.example.com",
+            "a.example:80",
+            "a.example:80",
+            "https://a.example:80/one/mcp",
+        ),
+        (
+            "https://mcp.example.com:8443",
+            "a.example",
+            "a.example",
+            "https://a.example:8443/one/mcp",
+        ),
+        (
+            "https://mcp.example.com:8443",
+            "a.example:443",
+            "a.example",
+            "https://a.example/one/mcp",
+        ),
+        (
+            "https://mcp.example.com:8443",
+            "mcp.example.com:9443",
+            "mcp.example.com:9443",
+            "https://mcp.example.com:9443/one/mcp",
+        ),
+        ("http://127.0.0.1:8080", "'[::1]'", "[::1]", "http://[::1]:8080/one/mcp"),
+        ("http://127.0.0.1:8080", "'[::1]:80'", "[::1]", "http://[::1]/one/mcp"),
+    ] {
+        let text = base().replace("https://mcp.example.com", public) + &format!("    host: {host}\n");
+        let upstream = &good(&text).upstreams[0];
+        assert_eq!(
+            (upstream.host.as_deref(), upstream.resource.as_str()),
+            (Some(stored), resource)
+        );
+    }
+}
+
+#[test]
+fn line_ends_and_a_byte_order_mark_do_not_matter() {
+    good(&base().replace('\n', "\r\n"));
+    good(&format!("\u{feff}{}", base()));
 }
 
 #[test]
@@ -566,6 +626,11 @@ const WRONG: &[(&str, &str, usize, &str)] = &[
     ("    host: https://a.example", "upstreams[0].host", 9, "is not a host"),
     ("    host: a.example/x", "upstreams[0].host", 9, "is not a host"),
     ("    host: a..example", "upstreams[0].host", 9, "is not a host"),
+    ("    host: 'a.example:'", "upstreams[0].host", 9, "is not a host"),
+    ("    host: a.example:080", "upstreams[0].host", 9, "is not a host"),
+    ("    host: a.example.", "upstreams[0].host", 9, "is not a host"),
+    ("    host: '127.1'", "upstreams[0].host", 9, "is not a host"),
+    ("    host: ada@a.example", "upstreams[0].host", 9, "is not a host"),
     ("    host: a.example:99999", "upstreams[0].host", 9, "is not a host"),
     ("    scopes: one", "upstreams[0].scopes", 9, "must be a list"),
     ("    identity_headers: none", "upstreams[0].identity_headers", 9, "must be `default` or a map"),
@@ -649,7 +714,7 @@ fn each_wrong_value_in_the_base_is_one_problem_with_its_place() {
         (4, salted("$argon2i$v=19$m=19456,t=2,p=1"), "users[0].password_hash", "is not an argon2id hash"),
         (4, salted("$argon2id$v=16$m=19456,t=2,p=1"), "users[0].password_hash", "is not of argon2 version 19"),
         (4, salted("$argon2id$m=19456,t=2,p=1"), "users[0].password_hash", "is not of argon2 version 19"),
-        (4, salted("$argon2id$v=19$m=104857600,t=2,p=1"), "users[0].password_hash", "more than 1 GiB of memory"),
+        (4, salted("$argon2id$v=19$m=262145,t=2,p=1"), "users[0].password_hash", "more than 256 MiB of memory"),
         (4, salted("$argon2id$v=19$m=19456,t=4000000000,p=1"), "users[0].password_hash", "too much time"),
         (4, salted("$argon2id$v=19$m=19456,t=2,p=64"), "users[0].password_hash", "too much time"),
         (4, salted("$argon2id$v=19$m=1,t=2,p=1"), "users[0].password_hash", "parameters that do not work"),
@@ -733,9 +798,8 @@ fn aliases_never_grow() {
 #[test]
 fn counts_and_lengths_are_bounded() {
     let many = |count: usize| {
-        let users: String = (0..count)
-            .map(|n| format!("  - {{ username: u{n}, password_hash: '{HASH}' }}\n"))
-            .collect();
+        let user = |n| format!("  - {{ username: u{n}, password_hash: '{HASH}' }}\n");
+        let users = (0..count).map(user).collect::<Vec<_>>().concat();
         base().replacen("users:\n", &format!("users:\n{users}"), 1)
     };
     good(&many(999));
@@ -750,7 +814,7 @@ fn counts_and_lengths_are_bounded() {
     let found = problems(&format!("{}store: {{ sled: {{ path: {long} }} }}\n", base()));
     assert!(found[0].2.contains("longer than 4096 bytes"), "{found:?}");
     // A file full of mistakes does not become a flood.
-    let wrong: String = (0..900).map(|n| format!("x{n}: 1\n")).collect();
+    let wrong = (0..900).map(|n| format!("x{n}: 1")).collect::<Vec<_>>().join("\n");
     let found = parse(&(base() + &wrong)).unwrap_err();
     assert_eq!(found.iter().count(), 200);
     assert!(found.to_string().ends_with("and 700 problems more"), "{found}");
@@ -816,7 +880,7 @@ fn a_file_that_is_not_there_is_named() {
         config::load(directory.path())
             .unwrap_err()
             .to_string()
-            .contains("not a regular file")
+            .contains("directory")
     );
     std::fs::write(&missing, format!("{}x: 1\n", base())).unwrap();
     let found = config::load(&missing).unwrap_err().to_string();

@@ -1,6 +1,5 @@
 //! From text to [`Config`]: all sections, and what they have to agree on.
 
-use std::fs;
 use std::path::Path;
 
 use super::problems::Problems;
@@ -21,11 +20,9 @@ const DEFAULT_STORE: &str = "./data";
 /// Every problem that it has.
 pub fn load(path: &Path) -> Result<Config, Problems> {
     let file = path.display().to_string();
-    let read = || -> std::io::Result<_> {
-        fs::metadata(path)?;
-        read_bounded(path, u64::try_from(MAX_FILE).unwrap_or(u64::MAX))
-    };
-    let text = read().map_err(|error| Problems::whole(format!("cannot be read: {error}")).in_file(&file))?;
+    let most = u64::try_from(MAX_FILE).unwrap_or(u64::MAX);
+    let text =
+        read_bounded(path, most).map_err(|error| Problems::whole(format!("cannot be read: {error}")).in_file(&file))?;
     #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
     let environment = |name: &str| std::env::var(name).ok();
     parse(&text, Path::new(""), &environment).map_err(|problems| problems.in_file(&file))

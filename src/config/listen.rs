@@ -1,24 +1,16 @@
-//! Where the gateway listens, and the certificates it shows there.
+//! Where the gateway listens.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
-use std::sync::Arc;
-
-use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::read::{At, Object};
-use super::values::{read_bounded, shown};
-use super::{Listener, TlsFiles, keys};
+use super::values::shown;
+use super::{Listener, TlsFiles, keys, tls};
 
-/// Largest certificate or key file.
-const MAX_PEM: u64 = 1 << 20;
 /// Most listeners.
 const MAX_LISTENERS: usize = 64;
 /// Where it listens if nothing is said.
-const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
-const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
 
 /// `listen` and `admin.listen`, which may not meet.
 pub(super) fn read(top: &Object<'_>) -> (Vec<Listener>, SocketAddr) {
@@ -111,52 +103,11 @@ impl At<'_> {
         };
         let (cert, key) = (file("cert", "cert.pem"), file("key", "key.pem"));
         let ((cert_at, cert), (key_at, key)) = (cert?, key?);
-        let (chain, private) = (cert_at.certificates(&cert), key_at.private_key(&key));
-        if let Err(error) = usable(chain?, private?) {
-            return self.refuse(format!("the certificate and the key cannot be used together: {error}"));
+        let chain = tls::certificates(&cert).map_err(|wrong| cert_at.problem(wrong));
+        let private = tls::private_key(&key).map_err(|wrong| key_at.problem(wrong));
+        if let Err(wrong) = tls::server_config(chain.ok()?, private.ok()?) {
+            return self.refuse(wrong);
         }
         Some(TlsFiles { cert, key })
     }
-
-    fn certificates(&self, path: &Path) -> Option<Vec<CertificateDer<'static>>> {
-        let text = self.pem(path)?;
-        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
-        let chain = chain.ok().filter(|chain| !chain.is_empty());
-        chain.or_else(|| {
-            self.refuse(format!(
-                "{} holds no certificate; write a PEM file with BEGIN CERTIFICATE",
-                shown(&path.display().to_string())
-            ))
-        })
-    }
-
-    fn private_key(&self, path: &Path) -> Option<PrivateKeyDer<'static>> {
-        let text = self.pem(path)?;
-        PrivateKeyDer::from_pem_slice(text.as_bytes()).ok().or_else(|| {
-            self.refuse(format!(
-                "{} holds no private key; write a PEM file with BEGIN PRIVATE KEY, without a password",
-                shown(&path.display().to_string())
-            ))
-        })
-    }
-
-    fn pem(&self, path: &Path) -> Option<zeroize::Zeroizing<String>> {
-        read_bounded(path, MAX_PEM)
-            .map_err(|error| {
-                self.problem(format!(
-                    "the file {} cannot be read: {error}",
-                    shown(&path.display().to_string())
-                ));
-            })
-            .ok()
-    }
-}
-
-/// Whether a server can be made of these.
-fn usable(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<(), rustls::Error> {
-    ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
-    Ok(())
 }

@@ -9,6 +9,7 @@ mod oauth;
 mod people;
 mod problems;
 mod read;
+mod tls;
 mod upstreams;
 mod urls;
 mod values;

@@ -10,7 +10,7 @@ use super::{Account, keys};
 use crate::domain::user::{Subject, User};
 
 /// Most memory that checking one password may take, in KiB.
-const MAX_MEMORY: u32 = 1 << 20;
+const MAX_MEMORY: u32 = 256 << 10;
 /// Most passes over that memory.
 const MAX_PASSES: u32 = 32;
 /// Most lanes.
@@ -115,7 +115,7 @@ fn argon2id(text: &str) -> Result<(), &'static str> {
     }
     let params = Params::try_from(&hash).map_err(|_: password_hash::Error| "has argon2 parameters that do not work")?;
     if params.m_cost() > MAX_MEMORY {
-        return Err("needs more than 1 GiB of memory for every sign-in (m is at most 1048576)");
+        return Err("needs more than 256 MiB of memory for every sign-in (m is at most 262144)");
     }
     if params.t_cost() > MAX_PASSES || params.p_cost() > MAX_LANES {
         return Err("needs too much time for every sign-in (t is at most 32, p at most 16)");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::headers::default_identity;
 use super::read::{At, Object};
-use super::urls::overlap;
+use super::urls::{overlap, split_port};
 use super::values::shown;
 use super::{Limits, Listener, PublicUrl, Upstream, UpstreamUrl, keys};
 use crate::domain::scope::Scope;
@@ -79,14 +79,6 @@ fn same_host(one: &Upstream, other: &Upstream) -> bool {
     }
 }
 
-/// A host's name and port.
-fn split_port(host: &str) -> (&str, Option<&str>) {
-    match host.rsplit_once(':') {
-        Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
-        _ => (host, None),
-    }
-}
-
 impl<'a> At<'a> {
     fn unused_name(&self, names: &mut Vec<String>) {
         let Some(name) = self.name() else { return };
@@ -123,7 +115,7 @@ impl<'a> At<'a> {
         Some(Upstream {
             name,
             path,
-            host,
+            host: host.map(|host| without_default_port(&host, around.public_url)),
             resource,
             url,
             scopes,
@@ -153,9 +145,7 @@ impl<'a> At<'a> {
     fn other_host(&self, public_url: &PublicUrl) -> Option<String> {
         let host = self.host()?;
         let (name, port) = split_port(&host);
-        let own_port = public_url
-            .port
-            .unwrap_or(if public_url.scheme == "https" { 443 } else { 80 });
+        let own_port = public_url.port.unwrap_or(default_port(public_url));
         if name == public_url.host && port.is_none_or(|port| port.parse() == Ok(own_port)) {
             return self.refuse("is the host of public_url, which every upstream has; leave it out");
         }
@@ -213,6 +203,18 @@ impl<'a> At<'a> {
             }),
         })
     }
+}
+
+/// The port that a client of the public scheme leaves out.
+fn default_port(public_url: &PublicUrl) -> u16 {
+    if public_url.scheme == "https" { 443 } else { 80 }
+}
+
+/// A host as `Host` headers have it.
+fn without_default_port(host: &str, public_url: &PublicUrl) -> String {
+    let (name, port) = split_port(host);
+    let leave_out = port.is_some_and(|port| port.parse() == Ok(default_port(public_url)));
+    if leave_out { name } else { host }.to_owned()
 }
 
 /// Stands in for a URL that was refused.

@@ -156,16 +156,14 @@ impl At<'_> {
     /// `upstreams[].host`: a name, with a port or without, in lower case.
     pub(super) fn host(&self) -> Option<String> {
         let text = self.text()?;
-        let url = Some(format!("https://{text}")).filter(|_| !text.contains(['/', '?', '#', '@']));
-        // With another scheme's default port the parser keeps the port that it was given.
-        let with_port = |url: &Url| match text.rsplit_once(':').map(|(_, port)| port) {
-            Some(port) if !port.ends_with(']') => format!("{}:{port}", url.host_str().unwrap_or_default()),
-            _ => url.host_str().unwrap_or_default().to_owned(),
-        };
-        let found = url
-            .and_then(|text| absolute(&text))
-            .map(|url| with_port(&url))
-            .filter(|host| *host == text.to_ascii_lowercase() && !host.contains("..") && !host.ends_with('.'));
+        let lower = text.to_ascii_lowercase();
+        let (name, port) = split_port(&lower);
+        // What the parser has to change was not a host to begin with; a port is written in one way.
+        let fine = absolute(&format!("https://{name}/")).is_some_and(|url| url.host_str() == Some(name))
+            && !name.contains("..")
+            && !name.ends_with('.')
+            && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|n| n > 0 && n.to_string() == port));
+        let found = Some(lower.clone()).filter(|_| fine);
         found.or_else(|| {
             self.refuse(format!(
                 "{} is not a host; write tools.example.com or tools.example.com:8443",
@@ -223,6 +221,14 @@ impl At<'_> {
 /// RFC 3986 `pchar` and `/`, without `%` (one path, one spelling) and `;` (which some servers cut off).
 fn is_path_character(c: char) -> bool {
     c.is_ascii_alphanumeric() || "/-._~!$&'()*+,=:@".contains(c)
+}
+
+/// A host's name and port.
+pub(super) fn split_port(host: &str) -> (&str, Option<&str>) {
+    match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
+        _ => (host, None),
+    }
 }
 
 /// Whether one path is the other or lies below it, by whole segments. The root, which is empty, overlaps all.

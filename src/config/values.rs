@@ -165,27 +165,31 @@ impl At<'_> {
 
     fn secret_file(&self) -> Option<Zeroizing<String>> {
         let name = self.text()?;
-        match read_bounded(&self.reader.directory.join(name), MAX_SECRET_FILE) {
+        match read_regular(&self.reader.directory.join(name), MAX_SECRET_FILE) {
             Ok(text) => Some(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned())),
             Err(error) => self.refuse(format!("the file {} cannot be read: {error}", shown(name))),
         }
     }
 }
 
-/// Reads a text file up to a size.
+/// Reads a text file up to a size. A pipe will do, for a configuration that another program writes.
 pub(super) fn read_bounded(path: &Path, most: u64) -> std::io::Result<Zeroizing<String>> {
-    let file = File::open(path)?;
-    // A pipe or a device would never end, or never begin.
-    if !file.metadata()?.is_file() {
-        return Err(std::io::Error::other("it is not a regular file"));
-    }
     let mut bytes = Zeroizing::new(Vec::new());
-    file.take(most + 1).read_to_end(&mut bytes)?;
+    File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
     if u64::try_from(bytes.len()).is_ok_and(|length| length > most) {
         return Err(std::io::Error::other(format!("it is larger than {} KiB", most >> 10)));
     }
     let text = std::str::from_utf8(&bytes).map_err(|_| std::io::Error::other("it is not UTF-8 text"))?;
     Ok(Zeroizing::new(text.to_owned()))
+}
+
+/// The same for a file that the configuration names: reading it never waits for anybody.
+pub(super) fn read_regular(path: &Path, most: u64) -> std::io::Result<Zeroizing<String>> {
+    if std::fs::metadata(path)?.is_file() {
+        read_bounded(path, most)
+    } else {
+        Err(std::io::Error::other("it is not a regular file"))
+    }
 }
 
 /// Text from the file inside a message: quoted, escaped and cut.
