@@ -84,10 +84,19 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Sta
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"))?);
     let listen_error = |address: String| move |source| StartError::Listen { address, source };
     // Addresses first: a second gateway with the same configuration fails here, before it waits for the store's lock.
-    let names = config.listen.iter().map(|listener| listener.address.to_string()).collect::<Vec<_>>().join(", ");
+    let names = config
+        .listen
+        .iter()
+        .map(|listener| listener.address.to_string())
+        .collect::<Vec<_>>()
+        .join(", ");
     let bound = Bound::bind(&config.listen).await.map_err(listen_error(names))?;
-    let admin_listener = TcpListener::bind(config.admin).await.map_err(listen_error(config.admin.to_string()))?;
-    let admin = admin_listener.local_addr().map_err(listen_error(config.admin.to_string()))?;
+    let admin_listener = TcpListener::bind(config.admin)
+        .await
+        .map_err(listen_error(config.admin.to_string()))?;
+    let admin = admin_listener
+        .local_addr()
+        .map_err(listen_error(config.admin.to_string()))?;
 
     let StoreConfig::Sled { path } = &config.store;
     let observer: Arc<dyn Observer> = Arc::new(StoreTimings(Arc::clone(&metrics)));
@@ -102,7 +111,11 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Sta
     });
 
     let (stop, stopping) = watch::channel(false);
-    let admin_state = Admin { metrics, store: Arc::clone(&store), stopping: stopping.clone() };
+    let admin_state = Admin {
+        metrics,
+        store: Arc::clone(&store),
+        stopping: stopping.clone(),
+    };
     let background = vec![
         tokio::spawn(serve_admin(admin_listener, admin_state)),
         tokio::spawn(keep_tidy(Arc::clone(&store), clock)),
@@ -110,7 +123,14 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Sta
     let addresses = bound.addresses();
     let gateway = Gateway::new(Arc::clone(&endpoints));
     let proxy = tokio::spawn(bound.serve(gateway, stopping, DRAIN_GRACE));
-    Ok(Running { addresses, admin, endpoints, stop, proxy, background })
+    Ok(Running {
+        addresses,
+        admin,
+        endpoints,
+        stop,
+        proxy,
+        background,
+    })
 }
 
 // === impl Running ===
@@ -180,7 +200,11 @@ async fn serve_admin(listener: TcpListener, state: Admin) {
 
 async fn show_metrics(State(admin): State<Admin>) -> Response {
     match admin.metrics.render() {
-        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
+        Ok(text) => (
+            [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+            text,
+        )
+            .into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }

@@ -6,12 +6,12 @@
 //! main → demo → app → proxy → oauth → identity → { config, store, telemetry } → domain
 //! ```
 
-//pub mod app;
+pub mod app;
 pub mod config;
-//pub mod demo;
+pub mod demo;
 pub mod domain;
 pub mod identity;
 pub mod oauth;
-//pub mod proxy;
+pub mod proxy;
 pub mod store;
 pub mod telemetry;

@@ -5,8 +5,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The floors from the ground up; rooms on one floor do not know each other.
-const FLOORS: &[&[&str]] =
-    &[&["domain"], &["config", "store", "telemetry"], &["identity"], &["oauth"], &["proxy"], &["app"], &["demo"], &["main", "lib"]];
+const FLOORS: &[&[&str]] = &[
+    &["domain"],
+    &["config", "store", "telemetry"],
+    &["identity"],
+    &["oauth"],
+    &["proxy"],
+    &["app"],
+    &["demo"],
+    &["main", "lib"],
+];
 
 /// Which rooms may name a crate.
 const CRATES: &[(&str, &[&str])] = &[
@@ -47,14 +55,20 @@ fn rooms() -> Vec<(String, String, String)> {
             let room = name.split('/').next().unwrap().trim_end_matches(".rs").to_owned();
             let text = fs::read_to_string(&path).unwrap();
             let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
-            let code: Vec<&str> = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+            let code: Vec<&str> = code
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"))
+                .collect();
             (name, room, code.join("\n"))
         })
         .collect()
 }
 
 fn floor(room: &str) -> usize {
-    FLOORS.iter().position(|rooms| rooms.contains(&room)).unwrap_or_else(|| panic!("{room} has no floor"))
+    FLOORS
+        .iter()
+        .position(|rooms| rooms.contains(&room))
+        .unwrap_or_else(|| panic!("{room} has no floor"))
 }
 
 #[test]
@@ -77,7 +91,9 @@ fn only_its_own_floor_knows_a_framework() {
     let mut wrong = Vec::new();
     for (name, room, code) in rooms() {
         for (library, allowed) in CRATES {
-            let named = code.lines().any(|line| line.contains(library) && (line.contains("use ") || line.contains("::")) && !line.contains('"'));
+            let named = code.lines().any(|line| {
+                line.contains(library) && (line.contains("use ") || line.contains("::")) && !line.contains('"')
+            });
             let own_module = *library == "sled::" && code.contains("store::sled::");
             if named && !own_module && !allowed.contains(&room.as_str()) {
                 wrong.push(format!("{name} names {library}"));

@@ -28,14 +28,19 @@ const USERNAME: &str = "demo";
 /// # Errors
 /// A sentence for the terminal.
 pub async fn run() -> Result<(Running, TempDir, String), String> {
-    let directory = TempDir::with_prefix("mcpgate-demo-").map_err(|error| format!("cannot make a temporary directory: {error}"))?;
-    let upstream = server::start().await.map_err(|error| format!("cannot start the demo server: {error}"))?;
+    let directory =
+        TempDir::with_prefix("mcpgate-demo-").map_err(|error| format!("cannot make a temporary directory: {error}"))?;
+    let upstream = server::start()
+        .await
+        .map_err(|error| format!("cannot start the demo server: {error}"))?;
     let password = URL_SAFE_NO_PAD.encode(random_bytes::<12>());
     let hash = hash_password(&password).map_err(|error| error.to_string())?;
     let (listen, admin) = (free_port(USUAL_PORT)?, free_port(USUAL_ADMIN_PORT)?);
     let yaml = configuration(listen, admin, upstream, &directory.path().display().to_string(), &hash);
     let config = config::parse(&yaml, directory.path(), &|_| None).map_err(|problems| problems.to_string())?;
-    let running = app::start(config, Arc::new(SystemClock)).await.map_err(|error| error.to_string())?;
+    let running = app::start(config, Arc::new(SystemClock))
+        .await
+        .map_err(|error| error.to_string())?;
     let introduction = introduction(listen, admin, &password);
     Ok((running, directory, introduction))
 }
@@ -44,7 +49,11 @@ pub async fn run() -> Result<(Running, TempDir, String), String> {
 fn free_port(usual: u16) -> Result<u16, String> {
     [usual, 0]
         .into_iter()
-        .find_map(|port| TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).and_then(|listener| listener.local_addr()).ok())
+        .find_map(|port| {
+            TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+                .and_then(|listener| listener.local_addr())
+                .ok()
+        })
         .map(|address| address.port())
         .ok_or_else(|| "no port is free on 127.0.0.1".to_owned())
 }

@@ -75,11 +75,17 @@ impl SledStore {
             (active.db.clone(), active.path.clone())
         };
         let path = self.shared.directory.successor(&old_path)?;
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
         let fresh = open_database(path)?;
         for (index, entry) in old.iter().enumerate() {
             let (key, value) = entry.map_err(backend("reading the old database"))?;
-            fresh.db.insert(key, value).map_err(backend("writing the new database"))?;
+            fresh
+                .db
+                .insert(key, value)
+                .map_err(backend("writing the new database"))?;
             if index % BATCH == 0 {
                 tokio::task::yield_now().await;
             }
@@ -111,5 +117,7 @@ impl SledStore {
 fn make_durable(database: &Active) -> Result<(), StoreError> {
     database.db.flush().map_err(backend("flushing the new database"))?;
     database.file.sync_all().map_err(failed("flushing the new database"))?;
-    std::fs::File::open(&database.path).and_then(|directory| directory.sync_all()).map_err(failed("flushing the new database"))
+    std::fs::File::open(&database.path)
+        .and_then(|directory| directory.sync_all())
+        .map_err(failed("flushing the new database"))
 }

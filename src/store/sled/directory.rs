@@ -30,13 +30,20 @@ pub(super) struct Directory {
 }
 
 pub(super) fn failed(operation: &'static str) -> impl Fn(io::Error) -> StoreError {
-    move |source| StoreError::Backend { operation, source: Box::new(source) }
+    move |source| StoreError::Backend {
+        operation,
+        source: Box::new(source),
+    }
 }
 
 impl Directory {
     /// Makes the directory if it is missing, and locks it; waits for a process that is just ending.
     pub(super) fn lock(path: &Path) -> Result<Self, StoreError> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("making the store's directory"))?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(failed("making the store's directory"))?;
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -46,13 +53,20 @@ impl Directory {
             .map_err(failed("opening the store's lock"))?;
         for attempt in 0..LOCK_ATTEMPTS {
             match lock.try_lock() {
-                Ok(()) => return Ok(Self { path: path.to_owned(), _lock: lock }),
+                Ok(()) => {
+                    return Ok(Self {
+                        path: path.to_owned(),
+                        _lock: lock,
+                    });
+                }
                 Err(TryLockError::WouldBlock) if attempt + 1 < LOCK_ATTEMPTS => std::thread::sleep(LOCK_PAUSE),
                 Err(TryLockError::WouldBlock) => break,
                 Err(TryLockError::Error(error)) => return Err(failed("locking the store")(error)),
             }
         }
-        Err(StoreError::Locked { path: path.display().to_string() })
+        Err(StoreError::Locked {
+            path: path.display().to_string(),
+        })
     }
 
     /// The current database's directory; the debris of a crash is removed.
@@ -67,7 +81,10 @@ impl Directory {
             Err(error) => return Err(failed("reading the store's CURRENT file")(error)),
         };
         if number(&name).is_none() {
-            return Err(StoreError::Corrupt { kind: "CURRENT file", detail: "it does not name a database; restore it from a backup".to_owned() });
+            return Err(StoreError::Corrupt {
+                kind: "CURRENT file",
+                detail: "it does not name a database; restore it from a backup".to_owned(),
+            });
         }
         for entry in fs::read_dir(&self.path).map_err(failed("listing the store's directory"))? {
             let entry = entry.map_err(failed("listing the store's directory"))?;
@@ -81,7 +98,10 @@ impl Directory {
 
     /// Where the database after `current` goes.
     pub(super) fn successor(&self, current: &Path) -> Result<PathBuf, StoreError> {
-        let number = current.file_name().and_then(|name| number(&name.to_string_lossy())).unwrap_or(0);
+        let number = current
+            .file_name()
+            .and_then(|name| number(&name.to_string_lossy()))
+            .unwrap_or(0);
         let next = self.path.join(format!("{PREFIX}{:06}", number + 1));
         if next.exists() {
             fs::remove_dir_all(&next).map_err(failed("removing an unfinished copy of the store"))?;
@@ -93,7 +113,12 @@ impl Directory {
     pub(super) fn switch_to(&self, name: &str) -> Result<(), StoreError> {
         let write = || -> io::Result<()> {
             let fresh = self.path.join("CURRENT.new");
-            let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&fresh)?;
+            let mut file = OpenOptions::new()
+                .create(true)
+                .truncate(true)
+                .write(true)
+                .mode(0o600)
+                .open(&fresh)?;
             writeln!(file, "{name}")?;
             file.sync_all()?;
             fs::rename(&fresh, self.path.join("CURRENT"))?;
@@ -106,7 +131,9 @@ impl Directory {
 /// The number in a database's name.
 fn number(name: &str) -> Option<u64> {
     let digits = name.strip_prefix(PREFIX)?;
-    (digits.len() >= 6 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok()).flatten()
+    (digits.len() >= 6 && digits.bytes().all(|b| b.is_ascii_digit()))
+        .then(|| digits.parse().ok())
+        .flatten()
 }
 
 /// Bytes of all files below a directory.

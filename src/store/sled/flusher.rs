@@ -33,7 +33,11 @@ impl Flusher {
             .name("store-flush".to_owned())
             .spawn(move || flush_for(&shared, &waiters, &flag))
             .map_err(super::directory::failed("starting the flusher"))?;
-        Ok(Self { queue: Some(queue), thread: Some(thread), failed })
+        Ok(Self {
+            queue: Some(queue),
+            thread: Some(thread),
+            failed,
+        })
     }
 
     /// Whether a flush failed: what memory holds may not be on disk, so nothing is written any more.
@@ -44,8 +48,14 @@ impl Flusher {
     /// Waits until everything that was written before this call survives a crash.
     pub(super) async fn flushed(&self) -> Result<(), StoreError> {
         let (waiter, done) = oneshot::channel();
-        let gone = |detail: &str| StoreError::Backend { operation: "flush", source: detail.to_owned().into() };
-        self.queue.as_ref().and_then(|queue| queue.send(waiter).ok()).ok_or_else(|| gone("the store is closed"))?;
+        let gone = |detail: &str| StoreError::Backend {
+            operation: "flush",
+            source: detail.to_owned().into(),
+        };
+        self.queue
+            .as_ref()
+            .and_then(|queue| queue.send(waiter).ok())
+            .ok_or_else(|| gone("the store is closed"))?;
         match done.await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(detail)) => Err(gone(&detail)),
@@ -68,7 +78,11 @@ fn flush_for(shared: &Shared, waiters: &Receiver<Waiter>, failed: &AtomicBool) {
     while let Ok(first) = waiters.recv() {
         let mut all = vec![first];
         all.extend(waiters.try_iter());
-        let outcome = if failed.load(Ordering::SeqCst) { Err("an earlier flush failed".to_owned()) } else { shared.flush() };
+        let outcome = if failed.load(Ordering::SeqCst) {
+            Err("an earlier flush failed".to_owned())
+        } else {
+            shared.flush()
+        };
         if outcome.is_err() {
             failed.store(true, Ordering::SeqCst);
         }

@@ -69,7 +69,11 @@ struct Active {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { clients: MAX_REGISTERED_CLIENTS, authorizations: MAX_AUTHORIZATIONS, compact_from: 64 << 20 }
+        Self {
+            clients: MAX_REGISTERED_CLIENTS,
+            authorizations: MAX_AUTHORIZATIONS,
+            compact_from: 64 << 20,
+        }
     }
 }
 

@@ -33,9 +33,15 @@ impl SledStore {
     pub async fn open_with(path: &Path, observer: Arc<dyn Observer>, limits: Limits) -> Result<Self, StoreError> {
         let path = path.to_owned();
         let opened = tokio::task::spawn_blocking(move || open(&path)).await;
-        let shared = Arc::new(opened.map_err(|error| StoreError::Backend { operation: "opening", source: Box::new(error) })??);
+        let shared = Arc::new(opened.map_err(|error| StoreError::Backend {
+            operation: "opening",
+            source: Box::new(error),
+        })??);
         let count = |kind: Kind| shared.active().db.scan_prefix([kind as u8]).keys().count();
-        let (clients, authorizations) = (AtomicUsize::new(count(Kind::Client)), AtomicUsize::new(count(Kind::Authorization)));
+        let (clients, authorizations) = (
+            AtomicUsize::new(count(Kind::Client)),
+            AtomicUsize::new(count(Kind::Authorization)),
+        );
         Ok(Self {
             flusher: Flusher::start(Arc::clone(&shared))?,
             shared,
@@ -58,21 +64,38 @@ fn open(path: &Path) -> Result<Shared, StoreError> {
         Some(bytes) => {
             let found: u32 = decode(Kind::Meta, &bytes)?;
             if found != FORMAT {
-                return Err(StoreError::Format { path: path.display().to_string(), found, known: FORMAT });
+                return Err(StoreError::Format {
+                    path: path.display().to_string(),
+                    found,
+                    known: FORMAT,
+                });
             }
         }
         None => {
-            active.db.insert(format_key, encode(Kind::Meta, &FORMAT)?).map_err(backend("writing the format"))?;
+            active
+                .db
+                .insert(format_key, encode(Kind::Meta, &FORMAT)?)
+                .map_err(backend("writing the format"))?;
         }
     }
-    let shared = Shared { directory, active: RwLock::new(active), touched: Mutex::new(None) };
-    shared.flush().map_err(|detail| StoreError::Backend { operation: "the first flush", source: detail.into() })?;
+    let shared = Shared {
+        directory,
+        active: RwLock::new(active),
+        touched: Mutex::new(None),
+    };
+    shared.flush().map_err(|detail| StoreError::Backend {
+        operation: "the first flush",
+        source: detail.into(),
+    })?;
     Ok(shared)
 }
 
 pub(super) fn open_database(path: PathBuf) -> Result<Active, StoreError> {
     // Nothing is flushed behind our back: who needs a flush waits for one.
-    let config = ::sled::Config::new().path(&path).flush_every_ms(None).cache_capacity(CACHE_BYTES);
+    let config = ::sled::Config::new()
+        .path(&path)
+        .flush_every_ms(None)
+        .cache_capacity(CACHE_BYTES);
     let db = config.open().map_err(|source| StoreError::Backend {
         operation: "opening the database; if its files were damaged, restore the directory from a backup, or move it away to begin anew (everybody then signs in again)",
         source: Box::new(source),

@@ -78,9 +78,16 @@ impl Kind {
 
     /// The kinds that expire.
     pub(super) fn expiring(byte: u8) -> Option<Self> {
-        [Self::Authorization, Self::Session, Self::Code, Self::Grant, Self::AccessToken, Self::RefreshToken]
-            .into_iter()
-            .find(|kind| *kind as u8 == byte)
+        [
+            Self::Authorization,
+            Self::Session,
+            Self::Code,
+            Self::Grant,
+            Self::AccessToken,
+            Self::RefreshToken,
+        ]
+        .into_iter()
+        .find(|kind| *kind as u8 == byte)
     }
 
     /// A key of this kind.
@@ -128,7 +135,12 @@ pub(super) fn expiry_key(expires_at: Timestamp, key: &[u8]) -> Vec<u8> {
 /// A consent's key is a hash of its parts, each with its length in front so that no two lists of parts look alike.
 pub(super) fn consent_key(key: &ConsentKey) -> Vec<u8> {
     let mut digest = Sha256::new();
-    for part in [key.subject.as_str(), key.client_id.as_str(), key.redirect.as_str(), key.resource.as_str()] {
+    for part in [
+        key.subject.as_str(),
+        key.client_id.as_str(),
+        key.redirect.as_str(),
+        key.resource.as_str(),
+    ] {
         digest.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
         digest.update(part.as_bytes());
     }
@@ -138,7 +150,10 @@ pub(super) fn consent_key(key: &ConsentKey) -> Vec<u8> {
 /// A record as bytes.
 pub(super) fn encode(kind: Kind, record: &impl Serialize) -> Result<Vec<u8>, StoreError> {
     let mut bytes = vec![VERSION];
-    serde_json::to_writer(&mut bytes, record).map_err(|error| StoreError::Corrupt { kind: kind.name(), detail: error.to_string() })?;
+    serde_json::to_writer(&mut bytes, record).map_err(|error| StoreError::Corrupt {
+        kind: kind.name(),
+        detail: error.to_string(),
+    })?;
     Ok(bytes)
 }
 
@@ -147,10 +162,19 @@ pub(super) fn decode<T: DeserializeOwned>(kind: Kind, bytes: &[u8]) -> Result<T,
     match bytes.split_first() {
         Some((&VERSION, json)) => serde_json::from_slice(json).map_err(|error| {
             // Serde's messages can quote the value; the position alone says enough.
-            StoreError::Corrupt { kind: kind.name(), detail: format!("malformed at column {}", error.column()) }
+            StoreError::Corrupt {
+                kind: kind.name(),
+                detail: format!("malformed at column {}", error.column()),
+            }
         }),
-        Some((version, _)) => Err(StoreError::Corrupt { kind: kind.name(), detail: format!("version {version} is not known") }),
-        None => Err(StoreError::Corrupt { kind: kind.name(), detail: "it is empty".to_owned() }),
+        Some((version, _)) => Err(StoreError::Corrupt {
+            kind: kind.name(),
+            detail: format!("version {version} is not known"),
+        }),
+        None => Err(StoreError::Corrupt {
+            kind: kind.name(),
+            detail: "it is empty".to_owned(),
+        }),
     }
 }
 
@@ -161,9 +185,17 @@ mod tests {
     #[test]
     fn a_record_that_cannot_be_read_is_said_to_be_corrupt_without_its_content() {
         let secretive = b"\x01{\"expires_at\":\"mgat_secret\"}";
-        for (bytes, detail) in [(&b""[..], "empty"), (b"\x07{}", "version 7"), (b"\x01{", "malformed"), (secretive, "malformed")] {
+        for (bytes, detail) in [
+            (&b""[..], "empty"),
+            (b"\x07{}", "version 7"),
+            (b"\x01{", "malformed"),
+            (secretive, "malformed"),
+        ] {
             let error = decode::<Expiring>(Kind::Code, bytes).unwrap_err().to_string();
-            assert!(error.contains(detail) && error.contains("code") && !error.contains("secret"), "{error}");
+            assert!(
+                error.contains(detail) && error.contains("code") && !error.contains("secret"),
+                "{error}"
+            );
         }
     }
 

@@ -29,7 +29,10 @@ pub(super) enum GrantChange {
 }
 
 pub(super) fn backend(operation: &'static str) -> impl Fn(sled::Error) -> StoreError {
-    move |source| StoreError::Backend { operation, source: Box::new(source) }
+    move |source| StoreError::Backend {
+        operation,
+        source: Box::new(source),
+    }
 }
 
 fn abort(error: StoreError) -> Interrupted {
@@ -38,7 +41,11 @@ fn abort(error: StoreError) -> Interrupted {
 
 impl Transaction<'_> {
     pub(super) fn get<T: DeserializeOwned>(&self, kind: Kind, key: &[u8]) -> Result<Option<T>, Interrupted> {
-        self.tree.get(key)?.map(|bytes| decode(kind, &bytes)).transpose().map_err(abort)
+        self.tree
+            .get(key)?
+            .map(|bytes| decode(kind, &bytes))
+            .transpose()
+            .map_err(abort)
     }
 
     pub(super) fn put(&self, kind: Kind, key: &[u8], record: &impl Serialize) -> Result<(), Interrupted> {
@@ -61,7 +68,13 @@ impl Transaction<'_> {
     }
 
     /// Puts a record that the sweeper is to find.
-    pub(super) fn put_expiring(&self, kind: Kind, key: &[u8], record: &impl Serialize, expires_at: Timestamp) -> Result<(), Interrupted> {
+    pub(super) fn put_expiring(
+        &self,
+        kind: Kind,
+        key: &[u8],
+        record: &impl Serialize,
+        expires_at: Timestamp,
+    ) -> Result<(), Interrupted> {
         self.put(kind, key, record)?;
         self.mark(&expiry_key(expires_at, key))
     }
@@ -74,7 +87,9 @@ impl Transaction<'_> {
     /// Counts a client's live grants, and keeps the index of those that have none. Configured clients are not on record.
     pub(super) fn note_grant(&self, id: &ClientId, change: GrantChange) -> Result<(), Interrupted> {
         let key = client_key(id);
-        let Some(mut stored) = self.get::<StoredClient>(Kind::Client, &key)? else { return Ok(()) };
+        let Some(mut stored) = self.get::<StoredClient>(Kind::Client, &key)? else {
+            return Ok(());
+        };
         stored.live_grants = match change {
             GrantChange::Begun => stored.live_grants.saturating_add(1),
             GrantChange::Ended => stored.live_grants.saturating_sub(1),
@@ -90,10 +105,17 @@ impl Transaction<'_> {
 
 impl SledStore {
     /// Runs an event in memory. The caller waits for a flush before it answers.
-    pub(super) fn transact<T>(&self, operation: &'static str, event: impl Fn(&Transaction<'_>) -> Result<T, Interrupted>) -> Result<T, StoreError> {
+    pub(super) fn transact<T>(
+        &self,
+        operation: &'static str,
+        event: impl Fn(&Transaction<'_>) -> Result<T, Interrupted>,
+    ) -> Result<T, StoreError> {
         let active = self.shared.active();
         let result = active.db.transaction(|tree| {
-            let transaction = Transaction { tree, touched: RefCell::default() };
+            let transaction = Transaction {
+                tree,
+                touched: RefCell::default(),
+            };
             let value = event(&transaction)?;
             Ok((value, transaction.touched.into_inner()))
         });
@@ -118,7 +140,10 @@ impl SledStore {
     /// Nothing is written once a flush has failed: what memory holds might not be what the disk holds.
     pub(super) fn writable(&self) -> Result<(), StoreError> {
         if self.flusher.has_failed() {
-            return Err(StoreError::Backend { operation: "writing", source: "an earlier flush failed; restart the gateway when the disk is well".into() });
+            return Err(StoreError::Backend {
+                operation: "writing",
+                source: "an earlier flush failed; restart the gateway when the disk is well".into(),
+            });
         }
         Ok(())
     }
