@@ -817,7 +817,7 @@ fn counts_and_lengths_are_bounded() {
     let wrong = (0..900).map(|n| format!("x{n}: 1")).collect::<Vec<_>>().join("\n");
     let found = parse(&(base() + &wrong)).unwrap_err();
     assert_eq!(found.iter().count(), 200);
-    assert!(found.to_string().ends_with("and 700 problems more"), "{found}");
+    assert!(found.to_string().ends_with("and 700 problems more\n"), "{found}");
 }
 
 #[test]

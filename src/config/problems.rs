@@ -5,7 +5,7 @@ use std::fmt;
 /// Problems after which the rest is only counted.
 const MAX_SHOWN: usize = 200;
 
-/// Everything that is wrong with a configuration, in the order of its lines. Prints one line for each.
+/// Everything that is wrong with a configuration, in the order of its lines. Prints one line for each, the last one ended too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problems {
     file: String,
@@ -62,21 +62,18 @@ impl Problems {
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, problem) in self.list.iter().enumerate() {
-            if index > 0 {
-                f.write_str("\n")?;
-            }
+        for Problem { path, line, message } in &self.list {
             f.write_str(&self.file)?;
-            if problem.line > 0 {
-                write!(f, ":{}", problem.line)?;
+            if *line > 0 {
+                write!(f, ":{line}")?;
             }
-            if !problem.path.is_empty() {
-                write!(f, ": {}", problem.path)?;
+            if !path.is_empty() {
+                write!(f, ": {path}")?;
             }
-            write!(f, ": {}", problem.message)?;
+            writeln!(f, ": {message}")?;
         }
         if self.left_out > 0 {
-            write!(f, "\n{}: and {} problems more", self.file, self.left_out)?;
+            writeln!(f, "{}: and {} problems more", self.file, self.left_out)?;
         }
         Ok(())
     }
