@@ -1,343 +1,229 @@
-//! `upstreams`: where MCP traffic goes, under which public path, with which headers and limits.
+//! `upstreams`: the MCP servers, their routes and limits.
 
 use std::time::Duration;
 
-use http::HeaderName;
-use url::{Host, Url};
-
-use super::reader::Node;
-use super::{DEFAULT_IDENTITY_HEADERS, Limits, PublicUrl, Upstream, UpstreamUrl};
+use super::headers::default_identity;
+use super::read::{At, Object};
+use super::urls::{overlap, split_port};
+use super::values::shown;
+use super::{Limits, Listener, PublicUrl, Upstream, UpstreamUrl, keys};
+use crate::domain::scope::Scope;
 use crate::domain::uri::Resource;
 
-pub(super) const UPSTREAM: &[&str] = &[
-    "name",
-    "path",
-    "host",
-    "url",
-    "scopes",
-    "identity_headers",
-    "headers",
-    "allowed_origins",
-    "limits",
-];
-pub(super) const LIMITS: &[&str] = &[
-    "body",
-    "connect_timeout",
-    "response_timeout",
-    "idle_stream",
-    "requests_per_minute",
-];
-
-/// Paths that are the gateway's own.
-pub(super) const OWN_PATHS: &[&str] = &[
-    "/authorize",
-    "/token",
-    "/register",
-    "/revoke",
-    "/introspect",
-    "/userinfo",
-    "/jwks.json",
-    "/login",
-    "/consent",
-    "/account",
-    "/logout",
-    "/metrics",
-    "/healthz",
-    "/readyz",
-    "/.well-known",
-];
-
 const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
-/// A body larger than this is no JSON-RPC message.
-const MOST_BODY: u64 = 1 << 30;
+/// Largest request body that can be allowed.
+const MAX_BODY: u64 = 1 << 30;
+/// Most requests in a minute that are worth counting.
+const MAX_REQUESTS: u32 = 1_000_000;
+/// Most browser origins of one upstream.
+const MAX_ORIGINS: usize = 100;
 
-/// Every upstream; problems between them are written down as well.
-pub(super) fn upstreams(root: &Node<'_>, public_url: &PublicUrl, endpoint_prefix: &str) -> Vec<Upstream> {
-    let Some(list) = root.required("upstreams", "a list with a name, a path and a url") else {
-        return Vec::new();
-    };
-    let nodes = list.list();
-    if nodes.is_empty() && list.value.is_sequence() {
-        list.problem("must have at least one upstream");
+/// What an upstream is checked against.
+pub(super) struct Surroundings<'s> {
+    /// A stand-in where the file's own is wrong; then nothing that is made of it gets out.
+    pub(super) public_url: &'s PublicUrl,
+    pub(super) endpoint_prefix: &'s str,
+    pub(super) listen: &'s [Listener],
+}
+
+/// The upstreams; at least one.
+pub(super) fn read(top: &Object<'_>, around: &Surroundings<'_>) -> Vec<Upstream> {
+    let items = top.items("upstreams");
+    match top.get("upstreams") {
+        None => top.missing(
+            "upstreams",
+            "[{name: everything, path: /everything/mcp, url: http://127.0.0.1:3001/mcp}], at least one server",
+        ),
+        Some(at) if at.is_list() && items.is_empty() => at.problem("add at least one server"),
+        Some(_) => {}
     }
-    let mut all: Vec<Upstream> = Vec::new();
-    for node in nodes {
-        let Some(upstream) = upstream(&node, public_url, endpoint_prefix) else {
+    let mut found: Vec<(Upstream, At<'_>)> = Vec::new();
+    let mut names: Vec<String> = Vec::new();
+    for item in items {
+        let Some(object) = item.object(keys::UPSTREAM) else {
             continue;
         };
-        for other in &all {
-            if other.name == upstream.name {
-                node.problem(format!("the name {} is there twice", upstream.name));
-            }
-            if other.host == upstream.host
-                && (is_within(&other.path, &upstream.path) || is_within(&upstream.path, &other.path))
-            {
-                let (own, taken) = (shown(&upstream.path), shown(&other.path));
-                node.problem(format!(
-                    "the path {own} overlaps {taken} of the upstream {}; give each a path of its own",
-                    other.name
-                ));
-            }
+        if let Some(at) = object.required("name", "everything") {
+            at.unused_name(&mut names);
         }
-        all.push(upstream);
-    }
-    all
-}
-
-fn upstream(node: &Node<'_>, public_url: &PublicUrl, endpoint_prefix: &str) -> Option<Upstream> {
-    if !node.object(UPSTREAM) {
-        return None;
-    }
-    let name = node.required("name", "everything").and_then(|node| name(&node));
-    let path = node
-        .required("path", "/everything/mcp")
-        .and_then(|node| path(&node, endpoint_prefix));
-    let host = node.get("host").map(|node| host(&node, public_url));
-    let url = node
-        .required("url", "http://127.0.0.1:3001/mcp")
-        .and_then(|node| url(&node));
-    let scopes = node.get("scopes").map(|node| node.scope_list()).unwrap_or_default();
-    let identity_headers = node
-        .get("identity_headers")
-        .map_or_else(|| DEFAULT_IDENTITY_HEADERS.to_vec(), |node| identity_headers(&node));
-    let headers = node
-        .get("headers")
-        .map(|node| headers(&node, &identity_headers))
-        .unwrap_or_default();
-    let allowed_origins = node
-        .get("allowed_origins")
-        .map(|node| node.list().iter().filter_map(Node::origin).collect())
-        .unwrap_or_default();
-    let limits = node
-        .get("limits")
-        .map_or_else(|| Some(Limits::default()), |node| limits(&node));
-    let host = match host {
-        Some(found) => Some(found?),
-        None => None,
-    };
-    let (path, authority) = (path?, host.clone().unwrap_or_else(|| public_url.authority()));
-    let resource = node.check(Resource::parse(&format!("{}://{authority}{path}", public_url.scheme)))?;
-    Some(Upstream {
-        name: name?,
-        path,
-        host,
-        resource,
-        url: url?,
-        scopes,
-        identity_headers,
-        headers,
-        allowed_origins,
-        limits: limits?,
-    })
-}
-
-fn name(node: &Node<'_>) -> Option<String> {
-    let text = node.text()?;
-    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    let fine = text.len() <= 63
-        && text.bytes().next().is_some_and(plain)
-        && text.bytes().all(|b| plain(b) || b == b'-' || b == b'_');
-    if !fine {
-        node.problem(format!(
-            "{text:?} is not a name; write up to 63 lower-case letters, digits, - and _"
-        ));
-    }
-    fine.then(|| text.to_owned())
-}
-
-fn path(node: &Node<'_>, endpoint_prefix: &str) -> Option<String> {
-    let text = node.text()?;
-    let path = text.strip_suffix('/').unwrap_or(text);
-    if !text.starts_with('/') || !(path.is_empty() || is_plain_path(path)) {
-        node.problem(format!(
-            "{text:?} is not a path; write /everything/mcp: plain segments, nothing encoded"
-        ));
-        return None;
-    }
-    let prefix = Some(endpoint_prefix).filter(|prefix| !prefix.is_empty());
-    let own = OWN_PATHS.iter().copied().chain(prefix).find(|own| is_within(path, own));
-    if let Some(own) = own.filter(|_| !path.is_empty()) {
-        node.problem(format!("{own} is the gateway's own; give the upstream another path"));
-        return None;
-    }
-    Some(path.to_owned())
-}
-
-/// Whether a path is a list of segments that mean the same to everybody: no dots, nothing encoded, nothing empty.
-pub(super) fn is_plain_path(path: &str) -> bool {
-    let plain = |segment: &str| {
-        !segment.is_empty()
-            && !matches!(segment, "." | "..")
-            && segment
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@".contains(&b))
-    };
-    path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(plain))
-}
-
-/// Whether `path` is `root` or below it, segment by segment.
-pub(super) fn is_within(path: &str, root: &str) -> bool {
-    path.strip_prefix(root)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-fn shown(path: &str) -> &str {
-    if path.is_empty() { "/" } else { path }
-}
-
-fn host(node: &Node<'_>, public_url: &PublicUrl) -> Option<String> {
-    let text = node.text()?.to_ascii_lowercase();
-    let (name, port) = match text.rsplit_once(':') {
-        Some((name, port)) => (name, port.parse::<u16>().ok().filter(|port| *port > 0)),
-        None => (text.as_str(), public_url.port),
-    };
-    let plain = !name.is_empty()
-        && name.len() <= 253
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
-    if !plain
-        || (text.contains(':') && port.is_none())
-        || !matches!(Host::parse(name), Ok(Host::Domain(_) | Host::Ipv4(_)))
-    {
-        node.problem(format!(
-            "{text:?} is not a host; write tools.example.com or tools.example.com:8443"
-        ));
-        return None;
-    }
-    let usual = if public_url.scheme == "https" { 443 } else { 80 };
-    let host = port
-        .filter(|port| *port != usual)
-        .map_or_else(|| name.to_owned(), |port| format!("{name}:{port}"));
-    if host == public_url.authority() {
-        node.problem("is public_url's own host; leave it out");
-        return None;
-    }
-    Some(host)
-}
-
-fn url(node: &Node<'_>) -> Option<UpstreamUrl> {
-    const EXAMPLE: &str = "write http://127.0.0.1:3001/mcp";
-    let text = node.text()?;
-    let Some(url) = Url::parse(text)
-        .ok()
-        .filter(|url| matches!(url.scheme(), "http" | "https") && text.contains("://"))
-    else {
-        node.problem(format!("{text:?} is not an absolute http or https URL; {EXAMPLE}"));
-        return None;
-    };
-    if !url.username().is_empty() || url.password().is_some() {
-        node.problem("has a user or password in it; put the upstream's credential into `headers`");
-        return None;
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        node.problem(format!("has a query or fragment; {EXAMPLE}"));
-        return None;
-    }
-    let host = match url.host()? {
-        Host::Ipv6(address) => address.to_string(),
-        other => other.to_string(),
-    };
-    let authority = url.port().map_or_else(
-        || url.host_str().unwrap_or_default().to_owned(),
-        |port| format!("{}:{port}", url.host_str().unwrap_or_default()),
-    );
-    Some(UpstreamUrl {
-        tls: url.scheme() == "https",
-        host,
-        port: url.port_or_known_default()?,
-        authority,
-        path: url.path().to_owned(),
-    })
-}
-
-fn identity_headers(node: &Node<'_>) -> Vec<(HeaderName, super::Claim)> {
-    if node.value.as_str() == Some("default") {
-        return DEFAULT_IDENTITY_HEADERS.to_vec();
-    }
-    if !node.value.is_mapping() {
-        node.problem("must be default, or a map from a header name to a claim: { X-User: subject }");
-        return Vec::new();
-    }
-    let mut all: Vec<(HeaderName, super::Claim)> = Vec::new();
-    for (text, node) in node.entries() {
-        let (Some(name), Some(claim)) = (node.header_name(&text), node.claim()) else {
+        let Some(upstream) = item.upstream(&object, around) else {
             continue;
         };
-        if matches!(name.as_str(), "authorization" | "cookie") {
-            node.problem("an identity header cannot be Authorization or Cookie");
-        }
-        if all.iter().any(|(other, _)| *other == name) {
-            node.problem(format!("{text} is there twice"));
-        }
-        all.push((name, claim));
-    }
-    all
-}
-
-fn headers(node: &Node<'_>, identity: &[(HeaderName, super::Claim)]) -> Vec<(HeaderName, http::HeaderValue)> {
-    let mut all: Vec<(HeaderName, http::HeaderValue)> = Vec::new();
-    for (text, node) in node.entries() {
-        let (Some(name), Some(value)) = (node.header_name(&text), node.header_value()) else {
-            continue;
-        };
-        let taken = identity
+        let path_at = object.get("path").cloned().unwrap_or(item);
+        let other = found
             .iter()
-            .chain(&DEFAULT_IDENTITY_HEADERS)
-            .any(|(other, _)| *other == name);
-        if taken || all.iter().any(|(other, _)| *other == name) {
-            node.problem(format!(
-                "{text} is there twice, or says who the caller is, which only the gateway does"
+            .find(|(other, _)| same_host(other, &upstream) && overlap(&other.path, &upstream.path));
+        if let Some((other, _)) = other {
+            path_at.problem(format!(
+                "overlaps the path of {} ({}); write one that neither equals it, nor is below or above it",
+                other.name,
+                if other.path.is_empty() { "/" } else { &other.path },
             ));
         }
-        all.push((name, value));
+        found.push((upstream, path_at));
     }
-    all
+    found.into_iter().map(|(upstream, _)| upstream).collect()
 }
 
-fn limits(node: &Node<'_>) -> Option<Limits> {
-    let usual = Limits::default();
-    if !node.object(LIMITS) {
-        return None;
-    }
-    let duration = |key: &str, default: Duration, most: Duration| {
-        node.get(key).map_or(Some(default), |node| node.duration(SECOND, most))
-    };
-    let body = node.get("body").map_or(Some(usual.body), |node| node.size(MOST_BODY));
-    let connect = duration("connect_timeout", usual.connect_timeout, Duration::from_secs(300));
-    let response = duration("response_timeout", usual.response_timeout, DAY);
-    let idle = match node.get("idle_stream").filter(|node| !node.is_none()) {
-        None => Some(None),
-        Some(node) => node.duration(SECOND, DAY).map(Some),
-    };
-    let rate = match node.get("requests_per_minute").filter(|node| !node.is_none()) {
-        None => Some(None),
-        Some(node) => node.count().map(Some),
-    };
-    Some(Limits {
-        body: body?,
-        connect_timeout: connect?,
-        response_timeout: response?,
-        idle_stream: idle?,
-        requests_per_minute: rate?,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn routes_overlap_segment_by_segment() {
-        for (path, root, within) in [
-            ("/mcp", "/mcp", true),
-            ("/mcp/a", "/mcp", true),
-            ("/mcp-other", "/mcp", false),
-            ("/mcp", "/mcp/a", false),
-            ("/anything", "", true),
-        ] {
-            assert_eq!(is_within(path, root), within, "{path} in {root}");
+/// Whether one request could be for either: the same host, where a port that is not given may be any.
+fn same_host(one: &Upstream, other: &Upstream) -> bool {
+    match (one.host.as_deref(), other.host.as_deref()) {
+        (None, None) => true,
+        (Some(one), Some(other)) => {
+            let ((name, port), (other_name, other_port)) = (split_port(one), split_port(other));
+            name == other_name && (port.is_none() || other_port.is_none() || port == other_port)
         }
+        _ => false,
+    }
+}
+
+impl<'a> At<'a> {
+    fn unused_name(&self, names: &mut Vec<String>) {
+        let Some(name) = self.name() else { return };
+        if matches!(name.as_str(), "auto" | "none") {
+            self.problem(format!(
+                "{name} has a meaning in oauth.root_resource; write another name"
+            ));
+        } else if names.contains(&name) {
+            self.problem(format!("{} is the name of an earlier upstream", shown(&name)));
+        }
+        names.push(name);
+    }
+
+    fn upstream(&self, object: &Object<'a>, around: &Surroundings<'_>) -> Option<Upstream> {
+        let name = object.get("name").and_then(At::written).unwrap_or("?").to_owned();
+        let path = object.required("path", "/everything/mcp").and_then(|at| {
+            let path = at.path()?;
+            at.not_ours(&path, around.endpoint_prefix)?;
+            Some(path)
+        });
+        let host = object.optional("host", |at| at.other_host(around.public_url));
+        let url = object
+            .required("url", "http://127.0.0.1:3001/mcp")
+            .and_then(|at| at.not_ourselves(at.upstream_url()?, around));
+        let scopes = object.or("scopes", Scope::empty(), At::scopes);
+        let identity_headers = object.or("identity_headers", default_identity(), At::identity_headers);
+        let headers = object.or("headers", Vec::new(), |at| at.static_headers(&identity_headers));
+        let allowed_origins = object.or("allowed_origins", Vec::new(), At::origins);
+        let limits = object.optional("limits", At::limits).unwrap_or_default();
+        let path = path?;
+        // An upstream that is wrong elsewhere still takes part in the search for overlapping routes.
+        let url = url.unwrap_or_else(nowhere);
+        let resource = self.resource(around.public_url, host.as_deref(), &path)?;
+        Some(Upstream {
+            name,
+            path,
+            host: host.map(|host| without_default_port(&host, around.public_url)),
+            resource,
+            url,
+            scopes,
+            identity_headers,
+            headers,
+            allowed_origins,
+            limits,
+        })
+    }
+
+    /// The public URL of an upstream (RFC 8707 §2).
+    fn resource(&self, public_url: &PublicUrl, host: Option<&str>, path: &str) -> Option<Resource> {
+        let authority = match host {
+            None => public_url.authority(),
+            Some(host) if split_port(host).1.is_some() => host.to_owned(),
+            Some(host) => public_url
+                .port
+                .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")),
+        };
+        let text = format!("{}://{authority}{path}", public_url.scheme);
+        Resource::parse(&text)
+            .ok()
+            .or_else(|| self.refuse(format!("{} cannot be a resource", shown(&text))))
+    }
+
+    /// A host that is not the one of `public_url`.
+    fn other_host(&self, public_url: &PublicUrl) -> Option<String> {
+        let host = self.host()?;
+        let (name, port) = split_port(&host);
+        let own_port = public_url.port.unwrap_or(default_port(public_url));
+        if name == public_url.host && port.is_none_or(|port| port.parse() == Ok(own_port)) {
+            return self.refuse("is the host of public_url, which every upstream has; leave it out");
+        }
+        Some(host)
+    }
+
+    /// An upstream is another server: a request that comes back in would go round and round.
+    fn not_ourselves(&self, url: UpstreamUrl, around: &Surroundings<'_>) -> Option<UpstreamUrl> {
+        let ours = |listener: &Listener| {
+            let address = listener.address;
+            let same_address = url.host.parse() == Ok(address.ip())
+                || (address.ip().is_loopback() || address.ip().is_unspecified())
+                    && matches!(url.host.as_str(), "localhost" | "127.0.0.1" | "::1" | "0.0.0.0");
+            same_address && url.port == address.port() && url.port != 0
+        };
+        let public = url.authority == around.public_url.authority() && url.tls == (around.public_url.scheme == "https");
+        if public || around.listen.iter().any(ours) {
+            return self.refuse("is this gateway itself; write the address of the MCP server");
+        }
+        Some(url)
+    }
+
+    fn origins(&self) -> Option<Vec<String>> {
+        let mut found: Vec<String> = Vec::new();
+        let items = self.list()?;
+        if items.len() > MAX_ORIGINS {
+            return self.refuse(format!("has more than {MAX_ORIGINS} origins"));
+        }
+        for item in items {
+            let Some(origin) = item.origin() else { continue };
+            if found.contains(&origin) {
+                item.problem("is in the list twice");
+            }
+            found.push(origin);
+        }
+        Some(found)
+    }
+
+    fn limits(&self) -> Option<Limits> {
+        let object = self.object(keys::LIMITS)?;
+        let default = Limits::default();
+        Some(Limits {
+            body: object.or("body", default.body, |at| at.size(MAX_BODY)),
+            connect_timeout: object.or("connect_timeout", default.connect_timeout, |at| {
+                at.duration(SECOND, 5 * MINUTE)
+            }),
+            response_timeout: object.or("response_timeout", default.response_timeout, |at| {
+                at.duration(SECOND, 60 * MINUTE)
+            }),
+            idle_stream: object.or("idle_stream", default.idle_stream, |at| {
+                at.unless_none(|at| at.duration(SECOND, 7 * DAY))
+            }),
+            requests_per_minute: object.or("requests_per_minute", default.requests_per_minute, |at| {
+                at.unless_none(|at| at.count(MAX_REQUESTS))
+            }),
+        })
+    }
+}
+
+/// The port that a client of the public scheme leaves out.
+fn default_port(public_url: &PublicUrl) -> u16 {
+    if public_url.scheme == "https" { 443 } else { 80 }
+}
+
+/// A host as `Host` headers have it.
+fn without_default_port(host: &str, public_url: &PublicUrl) -> String {
+    let (name, port) = split_port(host);
+    let leave_out = port.is_some_and(|port| port.parse() == Ok(default_port(public_url)));
+    if leave_out { name } else { host }.to_owned()
+}
+
+/// Stands in for a URL that was refused.
+fn nowhere() -> UpstreamUrl {
+    UpstreamUrl {
+        tls: true,
+        host: String::new(),
+        port: 0,
+        authority: String::new(),
+        path: String::new(),
     }
 }

@@ -1,282 +1,299 @@
-//! Reading single values: durations, sizes, secrets, names, addresses.
+//! Single values: durations, sizes, numbers, names, scopes, secrets.
 
-use std::net::SocketAddr;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
-use url::Url;
 use zeroize::Zeroizing;
 
-use super::reader::Node;
-use super::{Claim, PublicUrl};
+use super::keys;
+use super::read::At;
 use crate::domain::scope::{Scope, ScopeToken};
-use crate::domain::uri::is_loopback;
 
-/// Largest secret file.
-const MAX_SECRET: u64 = 64 << 10;
+/// Largest file that a secret is read from.
+const MAX_SECRET_FILE: u64 = 64 << 10;
+/// Most scopes in one list: what one scope parameter may hold.
+const MAX_SCOPES: usize = 64;
+/// A second, a minute, an hour, a day.
+const UNITS: [(char, u64); 4] = [('s', 1), ('m', 60), ('h', 3_600), ('d', 86_400)];
+/// Multiples of bytes, the longest names first.
+const SIZES: [(&str, u64); 4] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("B", 1)];
 
-/// The headers that a client's request must keep as they are, or that only the proxy sets.
-const RESERVED_HEADERS: &[&str] = &[
-    "host",
-    "content-length",
-    "content-type",
-    "content-encoding",
-    "transfer-encoding",
-    "connection",
-    "upgrade",
-    "te",
-    "trailer",
-    "keep-alive",
-    "expect",
-    "accept",
-    "origin",
-    "x-request-id",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
-    "forwarded",
-    "last-event-id",
-    "proxy-authorization",
-    "proxy-connection",
-];
-
-impl Node<'_> {
-    /// `10s 5m 1h 7d` between two bounds.
+impl At<'_> {
+    /// `10s 5m 1h 7d`, between two bounds.
     pub(super) fn duration(&self, least: Duration, most: Duration) -> Option<Duration> {
-        let text = self.text()?;
-        let read = || {
-            let (number, unit) = text.split_at_checked(text.len() - 1)?;
-            let seconds = match unit {
-                "s" => 1,
-                "m" => 60,
-                "h" => 3_600,
-                "d" => 86_400,
-                _ => return None,
-            };
-            let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
-            digits
-                .then(|| number.parse::<u64>().ok()?.checked_mul(seconds))
-                .flatten()
-                .map(Duration::from_secs)
-        };
-        match read() {
-            None => self.problem(format!("{text:?} is not a duration; write 10s, 5m, 1h or 7d")),
-            Some(found) if found < least || found > most => {
-                self.problem(format!("must be between {}s and {}s", least.as_secs(), most.as_secs()));
-            }
-            Some(found) => return Some(found),
-        }
-        None
-    }
-
-    /// `64KiB 4MiB`, or a number of bytes.
-    pub(super) fn size(&self, most: u64) -> Option<u64> {
-        let read = |text: &str| {
-            let (number, factor) = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("B", 1)]
-                .into_iter()
-                .find_map(|(unit, factor)| text.strip_suffix(unit).map(|number| (number, factor)))?;
-            let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
-            digits
-                .then(|| number.parse::<u64>().ok()?.checked_mul(factor))
-                .flatten()
-        };
-        let found = self.number().or_else(|| self.value.as_str().and_then(read));
-        match found {
-            None => self.problem("is not a size; write 64KiB or 4MiB"),
-            Some(0) => self.problem("must be more than nothing"),
-            Some(found) if found > most => self.problem(format!("must be at most {most} bytes")),
-            Some(found) => return Some(found),
-        }
-        None
-    }
-
-    /// A whole number from 1.
-    pub(super) fn count(&self) -> Option<u32> {
-        let found = self
-            .number()
-            .and_then(|number| u32::try_from(number).ok())
-            .filter(|number| *number > 0);
-        if found.is_none() {
-            self.problem("must be a whole number from 1, or none");
-        }
-        found
-    }
-
-    /// Whether it says `none`.
-    pub(super) fn is_none(&self) -> bool {
-        self.value.as_str() == Some("none")
-    }
-
-    /// A secret: a value, `{ env: NAME }` or `{ file: PATH }`. What it is appears in no problem.
-    pub(super) fn secret(&self) -> Option<Zeroizing<String>> {
-        let found = if self.value.is_mapping() {
-            if !self.object(&["env", "file"]) {
-                return None;
-            }
-            match (self.get("env"), self.get("file")) {
-                (Some(name), None) => {
-                    let name = name.text()?;
-                    let value = (self.document.environment)(name);
-                    if value.is_none() {
-                        self.problem(format!("the environment variable {name} is not set"));
-                    }
-                    Zeroizing::new(value?)
-                }
-                (None, Some(path)) => {
-                    let path = path.text()?;
-                    let read = || -> std::io::Result<String> {
-                        let path = self.document.directory.join(path);
-                        if std::fs::metadata(&path)?.len() > MAX_SECRET {
-                            return Err(std::io::Error::other("it is larger than 64 KiB"));
-                        }
-                        std::fs::read_to_string(path)
-                    };
-                    let text =
-                        Zeroizing::new(self.check(read().map_err(|error| format!("cannot read {path}: {error}")))?);
-                    Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned())
-                }
-                _ => {
-                    self.problem("must be a value, { env: NAME } or { file: PATH }");
-                    return None;
-                }
-            }
-        } else {
-            Zeroizing::new(self.text()?.to_owned())
-        };
-        if found.is_empty() {
-            self.problem("the secret is empty");
+        if self.is_refused() {
             return None;
+        }
+        let text = self.written().unwrap_or_default();
+        let Some(found) = duration(text) else {
+            let hint = if text.bytes().all(|b| b.is_ascii_digit()) && !text.is_empty() {
+                format!("has no unit; write {text}s if it is seconds")
+            } else {
+                "is not a duration; write a whole number and s, m, h or d, such as 10s, 5m, 1h or 7d".to_owned()
+            };
+            return self.refuse(hint);
+        };
+        if found < least || found > most {
+            return self.refuse(format!("must be between {} and {}", spell(least), spell(most)));
         }
         Some(found)
     }
 
-    /// Scopes in a list.
-    pub(super) fn scope_list(&self) -> Scope {
-        self.texts()
-            .into_iter()
-            .filter_map(|(item, text)| item.check(text.parse::<ScopeToken>()))
-            .collect()
+    /// `64KiB 4MiB`, or a number of bytes; at least one.
+    pub(super) fn size(&self, most: u64) -> Option<u64> {
+        if self.is_refused() {
+            return None;
+        }
+        match self.written().and_then(size) {
+            None => self.refuse("is not a size; write 64KiB or 4MiB"),
+            Some(found) if (1..=most).contains(&found) => Some(found),
+            Some(_) => self.refuse(format!("must be between 1 and {most} bytes ({}GiB)", most >> 30)),
+        }
     }
 
-    /// An address with a port.
-    pub(super) fn address(&self) -> Option<SocketAddr> {
-        let text = self.text()?;
-        let localhost = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
-        let found = localhost.as_deref().unwrap_or(text).parse().ok();
-        if found.is_none() {
-            self.problem(format!(
-                "{text:?} is not an address with a port; write 127.0.0.1:8080 or 0.0.0.0:8080"
-            ));
+    /// A whole number from 1.
+    pub(super) fn count(&self, most: u32) -> Option<u32> {
+        if self.is_refused() {
+            return None;
         }
-        found
+        let found = self.written().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+        let found = found
+            .and_then(|text| text.parse().ok())
+            .filter(|found| (1..=most).contains(found));
+        found.or_else(|| self.refuse(format!("must be a whole number from 1 to {most}")))
     }
 
-    /// `public_url`.
-    pub(super) fn public_url(&self) -> Option<PublicUrl> {
-        const EXAMPLE: &str = "write https://mcp.example.com, or http://127.0.0.1:8080 for this machine alone";
+    /// `none`, or what `read` makes of it. The outer `None` is a problem.
+    #[expect(
+        clippy::option_option,
+        reason = "whether there is a limit, and whether it could be read"
+    )]
+    pub(super) fn unless_none<T>(&self, read: impl FnOnce(&Self) -> Option<T>) -> Option<Option<T>> {
+        if self.is_word("none") {
+            Some(None)
+        } else {
+            read(self).map(Some)
+        }
+    }
+
+    /// One of a few words.
+    pub(super) fn word<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
         let text = self.text()?;
-        let Some(url) = Url::parse(text)
-            .ok()
-            .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
-        else {
-            self.problem(format!("{text:?} is not an absolute http or https URL; {EXAMPLE}"));
-            return None;
-        };
-        let bare = url.path() == "/"
-            && url.query().is_none()
-            && url.fragment().is_none()
-            && url.username().is_empty()
-            && url.password().is_none();
-        if !bare || text.contains(['?', '#', '@', '\\']) {
-            self.problem(format!("must be an origin: no path, query or user; {EXAMPLE}"));
-            return None;
-        }
-        let loopback = is_loopback(&url);
-        if url.scheme() == "http" && !loopback {
-            self.problem(format!(
-                "http is allowed on loopback only, since tokens and passwords would travel in clear; {EXAMPLE}"
-            ));
-            return None;
-        }
-        Some(PublicUrl {
-            origin: url.origin().ascii_serialization(),
-            scheme: if url.scheme() == "https" { "https" } else { "http" },
-            host: url.host_str()?.to_owned(),
-            port: url.port(),
-            loopback,
+        let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+        found.or_else(|| {
+            let all: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+            self.refuse(format!("{} is not known; write one of {}", shown(text), all.join(", ")))
         })
     }
 
-    /// A header that the gateway may set on requests to an upstream.
-    pub(super) fn header_name(&self, text: &str) -> Option<HeaderName> {
-        let Ok(name) = HeaderName::try_from(text) else {
-            self.problem(format!("{text:?} is not a header name"));
-            return None;
-        };
-        if RESERVED_HEADERS.contains(&name.as_str()) || name.as_str().starts_with("mcp-") || name.as_str().contains('_')
-        {
-            self.problem(format!("{text} cannot be set here"));
-            return None;
-        }
-        Some(name)
-    }
-
-    /// A header's value from a secret, marked so that no log shows it.
-    pub(super) fn header_value(&self) -> Option<HeaderValue> {
-        let text = self.secret()?;
-        let mut value =
-            self.check(HeaderValue::from_str(&text).map_err(|_| "is not a header value: visible ASCII on one line"))?;
-        value.set_sensitive(true);
-        Some(value)
-    }
-
-    /// What an identity header carries.
-    pub(super) fn claim(&self) -> Option<Claim> {
+    /// A name that may stand in a metric and a log line.
+    pub(super) fn name(&self) -> Option<String> {
         let text = self.text()?;
-        let found = Claim::ALL.into_iter().find(|claim| claim.name() == text);
-        if found.is_none() {
-            let names: Vec<_> = Claim::ALL.into_iter().map(Claim::name).collect();
-            self.problem(format!("{text:?} is not a claim; write one of {}", names.join(", ")));
-        }
-        found
-    }
-
-    /// A browser origin, or `*`.
-    pub(super) fn origin(&self) -> Option<String> {
-        let text = self.text()?;
-        let is_origin =
-            |url: &Url| matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == text;
-        if text == "*" || Url::parse(text).is_ok_and(|url| is_origin(&url)) {
+        let fine = text.len() <= 63
+            && text.bytes().enumerate().all(|(index, b)| {
+                b.is_ascii_lowercase() || b.is_ascii_digit() || (index > 0 && matches!(b, b'_' | b'-'))
+            });
+        if fine {
             return Some(text.to_owned());
         }
-        self.problem(format!(
-            "{text:?} is not an origin; write https://app.example.com, without a path, or \"*\""
-        ));
-        None
+        self.refuse(format!(
+            "{} is not a name; write up to 63 of a-z, 0-9, - and _, and begin with a letter or a digit",
+            shown(text)
+        ))
+    }
+
+    /// One scope.
+    pub(super) fn scope(&self) -> Option<ScopeToken> {
+        let text = self.text()?;
+        match text.parse() {
+            Ok(scope) => Some(scope),
+            Err(error) => self.refuse(format!("{} is not a scope: {error}", shown(text))),
+        }
+    }
+
+    /// A list of scopes, each once.
+    pub(super) fn scopes(&self) -> Option<Scope> {
+        let mut scope = Scope::empty();
+        let items = self.list()?;
+        if items.len() > MAX_SCOPES {
+            return self.refuse(format!("has more than {MAX_SCOPES} scopes"));
+        }
+        for item in items {
+            let Some(token) = item.scope() else { continue };
+            if scope.contains(token.as_str()) {
+                item.problem(format!("{token} is in the list twice"));
+            }
+            scope = scope.union(&std::iter::once(token).collect());
+        }
+        Some(scope)
+    }
+
+    /// A list of groups.
+    pub(super) fn groups(&self) -> Option<Vec<String>> {
+        let groups = self.texts()?;
+        Some(groups.into_iter().map(|(_, text)| text.to_owned()).collect())
+    }
+
+    /// A secret: a value, `{env: NAME}` or `{file: PATH}`. No message says what it is.
+    pub(super) fn secret(&self) -> Option<Zeroizing<String>> {
+        if !self.is_map() {
+            return self.text().map(|text| Zeroizing::new(text.to_owned()));
+        }
+        let source = self.object(keys::SECRET)?;
+        let secret = match (source.get("env"), source.get("file")) {
+            (Some(name), None) => name.environment_variable()?,
+            (None, Some(path)) => path.secret_file()?,
+            (None, None) if source.has_strangers => return None,
+            _ => return self.refuse("must be a value, {env: NAME} or {file: PATH}"),
+        };
+        if secret.is_empty() {
+            return self.refuse("the secret is empty");
+        }
+        if secret.len() > 4 << 10 || secret.chars().any(char::is_control) {
+            return self.refuse("the secret is longer than 4096 bytes or has a line break in it");
+        }
+        Some(secret)
+    }
+
+    fn environment_variable(&self) -> Option<Zeroizing<String>> {
+        let name = self.text()?;
+        let found = (self.reader.environment)(name).map(Zeroizing::new);
+        found.or_else(|| self.refuse(format!("the environment variable {} is not set", shown(name))))
+    }
+
+    fn secret_file(&self) -> Option<Zeroizing<String>> {
+        let name = self.text()?;
+        match read_regular(&self.reader.directory.join(name), MAX_SECRET_FILE) {
+            Ok(text) => Some(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned())),
+            Err(error) => self.refuse(format!("the file {} cannot be read: {error}", shown(name))),
+        }
     }
 }
 
-impl Claim {
-    const ALL: [Self; 7] = [
-        Self::Subject,
-        Self::Username,
-        Self::Email,
-        Self::Name,
-        Self::Groups,
-        Self::Scope,
-        Self::ClientId,
-    ];
+/// Reads a text file up to a size. A pipe will do, for a configuration that another program writes.
+pub(super) fn read_bounded(path: &Path, most: u64) -> std::io::Result<Zeroizing<String>> {
+    let mut bytes = Zeroizing::new(Vec::new());
+    File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length > most) {
+        return Err(std::io::Error::other(format!("it is larger than {} KiB", most >> 10)));
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|_| std::io::Error::other("it is not UTF-8 text"))?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
 
-    /// What the configuration calls it.
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Subject => "subject",
-            Self::Username => "username",
-            Self::Email => "email",
-            Self::Name => "name",
-            Self::Groups => "groups",
-            Self::Scope => "scope",
-            Self::ClientId => "client_id",
+/// The same for a file that the configuration names: reading it never waits for anybody.
+pub(super) fn read_regular(path: &Path, most: u64) -> std::io::Result<Zeroizing<String>> {
+    if std::fs::metadata(path)?.is_file() {
+        read_bounded(path, most)
+    } else {
+        Err(std::io::Error::other("it is not a regular file"))
+    }
+}
+
+/// Text from the file inside a message: quoted, escaped and cut.
+pub(super) fn shown(text: &str) -> String {
+    let mut start: String = text.chars().take(80).collect();
+    if start.len() < text.len() {
+        start.push('…');
+    }
+    format!("{start:?}")
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    let (unit, seconds) = UNITS.into_iter().find(|(unit, _)| text.ends_with(*unit))?;
+    let number = text.strip_suffix(unit).filter(|number| is_digits(number))?;
+    number
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(seconds)
+        .map(Duration::from_secs)
+}
+
+fn size(text: &str) -> Option<u64> {
+    let (number, factor) = SIZES
+        .into_iter()
+        .find_map(|(unit, factor)| text.strip_suffix(unit).map(|number| (number, factor)))
+        .unwrap_or((text, 1));
+    Some(number)
+        .filter(|number| is_digits(number))?
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(factor)
+}
+
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// A duration in the largest unit that it is a multiple of.
+fn spell(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (unit, size) = UNITS
+        .into_iter()
+        .rev()
+        .find(|(_, size)| seconds > 0 && seconds.is_multiple_of(*size))
+        .unwrap_or(('s', 1));
+    format!("{}{unit}", seconds / size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn durations_and_sizes_have_units() {
+        for (text, seconds) in [("0s", 0), ("10s", 10), ("5m", 300), ("1h", 3_600), ("7d", 604_800)] {
+            assert_eq!(duration(text), Some(Duration::from_secs(seconds)), "{text}");
+        }
+        for bad in [
+            "",
+            "s",
+            "10",
+            "1.5h",
+            "-1s",
+            "+1s",
+            "1 s",
+            "1S",
+            "500ms",
+            "1w",
+            "99999999999999999999s",
+            "18446744073709551615d",
+            "１s",
+        ] {
+            assert_eq!(duration(bad), None, "{bad}");
+        }
+        for (text, bytes) in [
+            ("1", 1),
+            ("10B", 10),
+            ("64KiB", 65_536),
+            ("4MiB", 4 << 20),
+            ("1GiB", 1 << 30),
+        ] {
+            assert_eq!(size(text), Some(bytes), "{text}");
+        }
+        for bad in [
+            "",
+            "KiB",
+            "4MB",
+            "4M",
+            "4 MiB",
+            "4mib",
+            "-1",
+            "1.5MiB",
+            "18446744073709551615GiB",
+        ] {
+            assert_eq!(size(bad), None, "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_spelled_duration_reads_as_itself(seconds in 0u64..100_000_000) {
+            let found = Duration::from_secs(seconds);
+            prop_assert_eq!(duration(&spell(found)), Some(found));
         }
     }
 }

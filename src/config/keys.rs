@@ -1,0 +1,140 @@
+//! Every key that gateway.yaml may have, in one table: what is not in it is refused.
+
+pub(super) const TOP: &[&str] = &[
+    "public_url",
+    "listen",
+    "admin",
+    "store",
+    "oauth",
+    "scopes",
+    "users",
+    "upstreams",
+];
+pub(super) const LISTENER: &[&str] = &["address", "tls"];
+pub(super) const TLS: &[&str] = &["cert", "key"];
+pub(super) const ADMIN: &[&str] = &["listen"];
+pub(super) const STORE: &[&str] = &["sled"];
+pub(super) const SLED: &[&str] = &["path"];
+pub(super) const OAUTH: &[&str] = &[
+    "scopes",
+    "code_expires_in",
+    "access_token_expires_in",
+    "refresh_token_expires_in",
+    "require_pkce",
+    "refresh_grace",
+    "issuer_in_response",
+    "endpoint_prefix",
+    "root_resource",
+    "registration",
+    "clients",
+];
+pub(super) const REGISTRATION: &[&str] = &["dynamic", "allowed_redirect_hosts"];
+pub(super) const CLIENT: &[&str] = &[
+    "client_id",
+    "client_secret",
+    "client_name",
+    "redirect_uris",
+    "token_endpoint_auth_method",
+    "grant_types",
+    "scope",
+];
+pub(super) const SCOPE: &[&str] = &["name", "description", "groups"];
+pub(super) const USER: &[&str] = &["username", "password_hash", "email", "name", "groups"];
+pub(super) const UPSTREAM: &[&str] = &[
+    "name",
+    "path",
+    "host",
+    "url",
+    "scopes",
+    "identity_headers",
+    "headers",
+    "allowed_origins",
+    "limits",
+];
+pub(super) const LIMITS: &[&str] = &[
+    "body",
+    "connect_timeout",
+    "response_timeout",
+    "idle_stream",
+    "requests_per_minute",
+];
+/// Where a secret is, if it is not written out.
+pub(super) const SECRET: &[&str] = &["env", "file"];
+
+/// Each map of the file and its keys.
+const MAPS: &[(&str, &[&str])] = &[
+    ("", TOP),
+    ("listen[].", LISTENER),
+    ("listen[].tls.", TLS),
+    ("admin.", ADMIN),
+    ("store.", STORE),
+    ("store.sled.", SLED),
+    ("oauth.", OAUTH),
+    ("oauth.registration.", REGISTRATION),
+    ("oauth.clients[].", CLIENT),
+    ("oauth.clients[].client_secret.", SECRET),
+    ("scopes[].", SCOPE),
+    ("users[].", USER),
+    ("upstreams[].", UPSTREAM),
+    ("upstreams[].limits.", LIMITS),
+];
+
+/// Every key as a path, such as `upstreams[].limits.body`; for the tests that keep gateway.yaml and the reference in
+/// step with the code.
+pub fn known_keys() -> impl Iterator<Item = String> {
+    MAPS.iter()
+        .flat_map(|(map, keys)| keys.iter().map(move |key| format!("{map}{key}")))
+}
+
+/// The known key that an unknown one was probably meant to be.
+pub(super) fn meant<'a>(known: &[&'a str], found: &str) -> Option<&'a str> {
+    if found.len() > 64 {
+        return None;
+    }
+    let found = found.to_lowercase().replace('-', "_");
+    known
+        .iter()
+        .map(|key| (distance(&found, key), *key))
+        .min()
+        .filter(|(far, key)| *far <= (key.len() / 3).clamp(1, 3))
+        .map(|(_, key)| key)
+}
+
+/// How many letters have to be put in, taken out or changed to make one word of the other (Levenshtein).
+fn distance(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (index, letter) in from.chars().enumerate() {
+        let mut next = vec![index + 1];
+        for ((other, diagonal), above) in to.iter().zip(&row).zip(row.iter().skip(1)) {
+            let left = next.last().copied().unwrap_or(usize::MAX - 1);
+            let changed = diagonal + usize::from(letter != *other);
+            next.push(changed.min(above + 1).min(left + 1));
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_of_the_finger_is_recognised() {
+        for (found, key) in [
+            ("lissten", "listen"),
+            ("upstream", "upstreams"),
+            ("public-url", "public_url"),
+            ("Users", "users"),
+            ("oath", "oauth"),
+        ] {
+            assert_eq!(meant(TOP, found), Some(key), "{found}");
+        }
+        for stranger in ["x", "identity_providers", "", &"listen".repeat(20)] {
+            assert_eq!(meant(TOP, stranger), None, "{stranger}");
+        }
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("", "abc"), 3);
+    }
+}

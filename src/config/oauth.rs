@@ -1,0 +1,289 @@
+//! `oauth` and `scopes`.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use super::read::{At, Object};
+use super::values::shown;
+use super::{OAuthConfig, RootResource, ScopeInfo, keys};
+use crate::domain::client::{Client, ClientAuthMethod, ClientDisplay, ClientId, ClientOrigin, GrantType};
+use crate::domain::clock::Timestamp;
+use crate::domain::scope::{Scope, ScopeToken};
+use crate::domain::secret::SecretHash;
+use crate::domain::uri::{HostPattern, RedirectUri};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(86_400);
+/// Shortest secret of a client: anything shorter can be guessed at the token endpoint.
+const MIN_SECRET: usize = 16;
+/// Most redirect URIs of one client.
+const MAX_REDIRECT_URIS: usize = 100;
+
+/// What holds where nothing is said (contract of the configuration file).
+fn defaults() -> OAuthConfig {
+    OAuthConfig {
+        scopes: "openid profile email offline_access".parse().unwrap_or_default(),
+        code_expires_in: 10 * MINUTE,
+        access_token_expires_in: 60 * MINUTE,
+        refresh_token_expires_in: 7 * DAY,
+        require_pkce: true,
+        refresh_grace: MINUTE,
+        issuer_in_response: true,
+        endpoint_prefix: String::new(),
+        root_resource: RootResource::Auto,
+        dynamic_registration: true,
+        allowed_redirect_hosts: HostPattern::parse("*").into_iter().collect(),
+        clients: Vec::new(),
+    }
+}
+
+/// A scope that is named where none is defined.
+pub(super) type Mention<'a> = (At<'a>, ScopeToken);
+
+/// `oauth`, and the scopes that its clients mention.
+pub(super) fn read<'a>(object: &Object<'a>) -> (OAuthConfig, Vec<Mention<'a>>) {
+    let registration = object.section("registration", keys::REGISTRATION);
+    let default = defaults();
+    let (access_token_expires_in, refresh_token_expires_in) = lifetimes(object, &default);
+    let (clients, mentions) = clients(object);
+    let config = OAuthConfig {
+        scopes: object.or("scopes", default.scopes, At::scopes),
+        code_expires_in: object.or("code_expires_in", default.code_expires_in, |at| {
+            at.duration(SECOND, 10 * MINUTE)
+        }),
+        access_token_expires_in,
+        refresh_token_expires_in,
+        require_pkce: object.or("require_pkce", default.require_pkce, At::boolean),
+        refresh_grace: object.or("refresh_grace", default.refresh_grace, |at| {
+            at.duration(Duration::ZERO, 10 * MINUTE)
+        }),
+        issuer_in_response: object.or("issuer_in_response", default.issuer_in_response, At::boolean),
+        endpoint_prefix: object.or("endpoint_prefix", default.endpoint_prefix, At::endpoint_prefix),
+        root_resource: object.or("root_resource", default.root_resource, At::root_resource),
+        dynamic_registration: registration.or("dynamic", default.dynamic_registration, At::boolean),
+        allowed_redirect_hosts: registration.or(
+            "allowed_redirect_hosts",
+            default.allowed_redirect_hosts,
+            At::host_patterns,
+        ),
+        clients,
+    };
+    (config, mentions)
+}
+
+/// Lifetimes of access and refresh tokens: what refreshes may not end before what it refreshes.
+fn lifetimes(object: &Object<'_>, default: &OAuthConfig) -> (Duration, Duration) {
+    let (access, refresh) = ("access_token_expires_in", "refresh_token_expires_in");
+    let access_token = object.or(access, default.access_token_expires_in, |at| {
+        at.duration(SECOND, 30 * DAY)
+    });
+    let refresh_token = object.or(refresh, default.refresh_token_expires_in, |at| {
+        at.duration(SECOND, 365 * DAY)
+    });
+    if refresh_token < access_token
+        && let Some(at) = object.get(refresh).or_else(|| object.get(access))
+    {
+        at.problem("a refresh token must live at least as long as an access token, which is 1h unless set");
+    }
+    (access_token, refresh_token)
+}
+
+/// `scopes`: what people are told about scopes.
+pub(super) fn scopes(top: &Object<'_>) -> Vec<ScopeInfo> {
+    let mut names = HashSet::new();
+    let mut infos = Vec::new();
+    for item in top.items("scopes") {
+        let Some(object) = item.object(keys::SCOPE) else {
+            continue;
+        };
+        let at = object.required("name", "everything:read");
+        let name = at.and_then(At::scope);
+        let description = object.optional("description", |at| at.text().map(str::to_owned));
+        let groups = object.optional("groups", At::groups);
+        let (Some(at), Some(name)) = (at, name) else { continue };
+        if names.insert(name.clone()) {
+            infos.push(ScopeInfo {
+                name,
+                description,
+                groups,
+            });
+        } else {
+            at.problem(format!("{name} is described by an earlier entry"));
+        }
+    }
+    infos
+}
+
+/// `oauth.clients`.
+fn clients<'a>(object: &Object<'a>) -> (Vec<Client>, Vec<Mention<'a>>) {
+    let (mut ids, mut clients, mut mentions) = (HashSet::new(), Vec::new(), Vec::new());
+    for item in object.items("clients") {
+        let Some(object) = item.object(keys::CLIENT) else {
+            continue;
+        };
+        let id_at = object.required("client_id", "ci-runner");
+        let id = id_at.and_then(At::client_id);
+        if let (Some(at), Some(id)) = (id_at, &id)
+            && !ids.insert(id.clone())
+        {
+            at.problem(format!("{} is the id of an earlier client", shown(id.as_str())));
+        }
+        let client = client(&object, id, &mut mentions);
+        clients.extend(client);
+    }
+    (clients, mentions)
+}
+
+/// An entry of `clients` (RFC 7591 §2 has the words).
+fn client<'a>(object: &Object<'a>, id: Option<ClientId>, mentions: &mut Vec<Mention<'a>>) -> Option<Client> {
+    let secret_at = object.get("client_secret");
+    let secret = secret_at.and_then(At::client_secret);
+    let auth_method = object.optional("token_endpoint_auth_method", |at| {
+        let method = at.word(&ClientAuthMethod::ALL.map(|method| (method.as_str(), method)))?;
+        match (method, secret_at.is_some()) {
+            (ClientAuthMethod::None, true) => {
+                at.refuse("a client with a client_secret must use it; write client_secret_basic or client_secret_post")
+            }
+            (ClientAuthMethod::ClientSecretBasic | ClientAuthMethod::ClientSecretPost, false) => {
+                at.refuse("needs a client_secret; write one, or none here")
+            }
+            _ => Some(method),
+        }
+    });
+    let redirect_uris = object.required("redirect_uris", "[https://ci.example.com/callback]");
+    let redirect_uris = redirect_uris.and_then(At::redirect_uris);
+    let scope = object.optional("scope", |at| at.client_scope(mentions));
+    let grant_types = object.or("grant_types", GrantType::ALL.to_vec(), At::grant_types);
+    let name = object.optional("client_name", |at| at.text().map(str::to_owned));
+    Some(Client {
+        id: id?,
+        origin: ClientOrigin::Configured,
+        auth_method: if secret_at.is_none() {
+            Some(ClientAuthMethod::None)
+        } else {
+            auth_method
+        },
+        secret,
+        redirect_uris: redirect_uris?,
+        grant_types,
+        scope,
+        name,
+        display: ClientDisplay::default(),
+        created_at: Timestamp::from_millis(0),
+    })
+}
+
+impl<'a> At<'a> {
+    fn client_id(&self) -> Option<ClientId> {
+        let text = self.text()?;
+        if text.to_ascii_lowercase().starts_with("https://") {
+            return self.refuse(
+                "must not begin with https://, which stands for a metadata document; write a name like ci-runner",
+            );
+        }
+        ClientId::parse(text).or_else(|| {
+            self.refuse(format!(
+                "{} is not a client id; write up to 512 visible ASCII characters without spaces",
+                shown(text)
+            ))
+        })
+    }
+
+    fn client_secret(&self) -> Option<SecretHash> {
+        let secret = self.secret()?;
+        if secret.len() < MIN_SECRET {
+            return self.refuse(format!(
+                "the secret is shorter than {MIN_SECRET} characters and could be guessed; write a random one, such as `openssl rand -hex 32` makes"
+            ));
+        }
+        Some(SecretHash::of(&secret))
+    }
+
+    fn redirect_uris(&self) -> Option<Vec<RedirectUri>> {
+        let items = self.texts()?;
+        if self.list()?.is_empty() {
+            return self.refuse("is an empty list; write at least one URI");
+        }
+        if items.len() > MAX_REDIRECT_URIS {
+            return self.refuse(format!("has more than {MAX_REDIRECT_URIS} URIs"));
+        }
+        // The list of hosts is for clients that register themselves; whoever writes this file decides on his own.
+        let any: Vec<_> = HostPattern::parse("*").into_iter().collect();
+        let mut found: Vec<RedirectUri> = Vec::new();
+        for (item, text) in items {
+            match RedirectUri::parse(text, &any) {
+                Ok(uri) if found.contains(&uri) => item.problem("is in the list twice"),
+                Ok(uri) => found.push(uri),
+                Err(error) => item.problem(format!(
+                    "cannot be a redirect URI: {error}; write https://ci.example.com/callback or http://127.0.0.1/callback"
+                )),
+            }
+        }
+        Some(found)
+    }
+
+    /// A list of scopes, or one text with spaces between them as in RFC 7591 §2.
+    fn client_scope(&self, mentions: &mut Vec<Mention<'a>>) -> Option<Scope> {
+        if self.is_list() {
+            let mut scope = Scope::empty();
+            for item in self.list()? {
+                let Some(token) = item.scope() else { continue };
+                scope = scope.union(&std::iter::once(token.clone()).collect());
+                mentions.push((item, token));
+            }
+            return Some(scope);
+        }
+        match self.text()?.parse::<Scope>() {
+            Ok(scope) => {
+                mentions.extend(scope.iter().map(|token| (self.clone(), token.clone())));
+                Some(scope)
+            }
+            Err(error) => self.refuse(error.to_string()),
+        }
+    }
+
+    fn grant_types(&self) -> Option<Vec<GrantType>> {
+        let mut found = Vec::new();
+        for item in self.list()? {
+            if let Some(grant) = item.word(&GrantType::ALL.map(|grant| (grant.as_str(), grant)))
+                && !found.contains(&grant)
+            {
+                found.push(grant);
+            }
+        }
+        if found.contains(&GrantType::AuthorizationCode) {
+            return Some(found);
+        }
+        self.refuse("lacks authorization_code, without which a client gets nothing to refresh")
+    }
+
+    fn host_patterns(&self) -> Option<Vec<HostPattern>> {
+        let patterns = self.texts()?.into_iter().filter_map(|(item, text)| {
+            HostPattern::parse(text).or_else(|| {
+                item.refuse(format!(
+                    "{} is not a host; write app.example.com, \"*.example.com\" or \"*\"",
+                    shown(text)
+                ))
+            })
+        });
+        Some(patterns.collect())
+    }
+
+    fn endpoint_prefix(&self) -> Option<String> {
+        if self.is_word("") {
+            return Some(String::new());
+        }
+        let path = self.path()?;
+        self.not_ours(&path, "")?;
+        Some(path)
+    }
+
+    fn root_resource(&self) -> Option<RootResource> {
+        Some(match self.text()? {
+            "auto" => RootResource::Auto,
+            "none" => RootResource::None,
+            name => RootResource::Named(name.to_owned()),
+        })
+    }
+}
