@@ -1,14 +1,17 @@
 //! mcpgate puts OAuth in front of MCP servers that know nothing of it.
 //!
-//! Floors, each importing only from those below it (a test holds them to it):
+//! Floors, each importing only from those below it (tests/architecture.rs holds them to it):
 //!
 //! ```text
-//! main → app → proxy → oauth → identity → { config, store, telemetry } → domain
+//! main → demo → app → proxy → oauth → identity → { config, store, telemetry } → domain
 //! ```
 
+pub mod app;
 pub mod config;
+pub mod demo;
 pub mod domain;
 pub mod identity;
 pub mod oauth;
+pub mod proxy;
 pub mod store;
 pub mod telemetry;

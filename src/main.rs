@@ -1,3 +1,291 @@
-//! The program.
+//! The program: commands, signals, exit codes. 0 fine; 1 it failed while running; 2 wrong usage or a bad configuration.
 
-fn main() {}
+use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use mcpgate::app::{self, Running};
+use mcpgate::config::{self, Config};
+use mcpgate::domain::clock::SystemClock;
+use mcpgate::{demo, identity};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+use zeroize::Zeroizing;
+
+/// Measured against glibc's in docs/benchmarks.md.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+const FAILED: u8 = 1;
+const WRONG: u8 = 2;
+/// Longest password that `hash-password` reads.
+const MAX_PASSWORD: u64 = 1024;
+/// Open files that we ask the system for: a stream takes two.
+const WANTED_FILES: u64 = 65_536;
+
+/// OAuth in front of MCP servers that know nothing of it.
+#[derive(Parser)]
+#[command(version, about, long_about = None)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    configuration: ConfigurationFile,
+    /// How log lines look
+    #[arg(long, value_enum, global = true, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the gateway (the default)
+    Serve(ConfigurationFile),
+    /// Run it with a small MCP server built in and nothing to configure
+    Demo,
+    /// Read and check the configuration; print every problem
+    Check(ConfigurationFile),
+    /// Read a password from the terminal or standard input and print its hash for `users`
+    HashPassword,
+}
+
+#[derive(clap::Args, Clone)]
+struct ConfigurationFile {
+    /// The configuration [default: gateway.yaml]
+    #[arg(short, long = "config", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match arguments
+        .command
+        .unwrap_or(Command::Serve(arguments.configuration.clone()))
+    {
+        Command::Serve(own) => match load(&own.or(&arguments.configuration)) {
+            Ok(config) => run(arguments.log_format, serve(config, own.or(&arguments.configuration))),
+            Err(code) => code,
+        },
+        Command::Demo => run(arguments.log_format, run_demo()),
+        Command::Check(own) => check(&own.or(&arguments.configuration)),
+        Command::HashPassword => hash_password(),
+    }
+}
+
+impl ConfigurationFile {
+    /// `mcpgate serve -c x` and `mcpgate -c x serve` are both natural to type.
+    fn or(&self, other: &Self) -> PathBuf {
+        self.config
+            .clone()
+            .or_else(|| other.config.clone())
+            .unwrap_or_else(|| PathBuf::from("gateway.yaml"))
+    }
+}
+
+fn load(path: &Path) -> Result<Config, ExitCode> {
+    config::load(path).map_err(|problems| {
+        eprint!("{problems}");
+        ExitCode::from(WRONG)
+    })
+}
+
+fn check(path: &Path) -> ExitCode {
+    match load(path) {
+        Ok(config) => {
+            let mut out = std::io::stdout();
+            let _ = writeln!(out, "{}: fine", path.display());
+            for upstream in &config.upstreams {
+                let scheme = if upstream.url.tls { "https" } else { "http" };
+                let _ = writeln!(
+                    out,
+                    "  {}  {} -> {scheme}://{}{}",
+                    upstream.name, upstream.resource, upstream.url.authority, upstream.url.path
+                );
+            }
+            ExitCode::SUCCESS
+        }
+        Err(code) => code,
+    }
+}
+
+fn hash_password() -> ExitCode {
+    match read_password()
+        .and_then(|password| identity::local::hash_password(&password).map_err(|error| error.to_string()))
+    {
+        Ok(hash) => {
+            let written = writeln!(std::io::stdout(), "{hash}");
+            if written.is_ok() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::from(FAILED)
+            }
+        }
+        Err(message) => {
+            eprintln!("mcpgate: {message}");
+            ExitCode::from(WRONG)
+        }
+    }
+}
+
+/// Hidden and asked twice on a terminal; else one line of standard input.
+fn read_password() -> Result<Zeroizing<String>, String> {
+    let input = std::io::stdin();
+    let password = if input.is_terminal() {
+        let ask = |prompt: &str| {
+            rpassword::prompt_password(prompt)
+                .map(Zeroizing::new)
+                .map_err(|error| format!("cannot read the password: {error}"))
+        };
+        let password = ask("Password: ")?;
+        if *password != *ask("Once more: ")? {
+            return Err("the two passwords differ".to_owned());
+        }
+        password
+    } else {
+        let mut text = Zeroizing::new(String::new());
+        input
+            .lock()
+            .take(MAX_PASSWORD + 2)
+            .read_to_string(&mut text)
+            .map_err(|error| format!("cannot read the password: {error}"))?;
+        Zeroizing::new(
+            text.strip_suffix('\n')
+                .map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line))
+                .to_owned(),
+        )
+    };
+    if password.is_empty() {
+        return Err("the password is empty".to_owned());
+    }
+    if password.contains('\n') || u64::try_from(password.len()).unwrap_or(u64::MAX) > MAX_PASSWORD {
+        return Err("a password is one line of at most 1024 bytes".to_owned());
+    }
+    Ok(password)
+}
+
+/// Runs a command that serves until it is told to stop.
+fn run(format: LogFormat, command: impl Future<Output = ExitCode>) -> ExitCode {
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,pingora_core=error,pingora_proxy=error,rmcp=warn"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    match format {
+        LogFormat::Text => log.with_target(false).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+    raise_file_limit();
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(command),
+        Err(error) => {
+            eprintln!("mcpgate: cannot start: {error}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+async fn serve(config: Config, path: PathBuf) -> ExitCode {
+    match app::start(config, Arc::new(SystemClock)).await {
+        Ok(running) => {
+            for address in &running.addresses {
+                eprintln!(
+                    "mcpgate {} listening on {address} (admin on {})",
+                    env!("CARGO_PKG_VERSION"),
+                    running.admin
+                );
+            }
+            until_told_to_stop(running, Some(&path)).await
+        }
+        Err(error) => {
+            eprintln!("mcpgate: {error}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+async fn run_demo() -> ExitCode {
+    match demo::run().await {
+        Ok((running, _directory, introduction)) => {
+            for address in &running.addresses {
+                eprintln!("mcpgate {} listening on {address}", env!("CARGO_PKG_VERSION"));
+            }
+            let _ = write!(std::io::stdout(), "{introduction}");
+            until_told_to_stop(running, None).await
+        }
+        Err(message) => {
+            eprintln!("mcpgate: {message}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// SIGTERM and SIGINT drain and leave; SIGHUP reads the configuration again.
+async fn until_told_to_stop(running: Running, path: Option<&Path>) -> ExitCode {
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hang_up)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::hangup()),
+    ) else {
+        eprintln!("mcpgate: cannot listen for signals");
+        return ExitCode::from(FAILED);
+    };
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hang_up.recv() => check_again(path),
+        }
+    }
+    tracing::info!("stopping: letting what is in flight finish");
+    // A second signal means: now.
+    tokio::select! {
+        stopped = running.stop() => match stopped {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                tracing::error!(%error, "the store could not be closed in order");
+                ExitCode::from(FAILED)
+            }
+        },
+        _ = interrupt.recv() => ExitCode::SUCCESS,
+    }
+}
+
+/// This version takes a new configuration at start only; what it can do on SIGHUP is to say whether it would.
+fn check_again(path: Option<&Path>) {
+    match path.map(config::load) {
+        Some(Ok(_)) => {
+            tracing::warn!("the configuration is fine; restart to put it in force, the old one stays until then");
+        }
+        Some(Err(problems)) => {
+            tracing::error!("the configuration has problems, the old one stays in force:\n{problems}");
+        }
+        None => tracing::warn!("the demo has no configuration to read again"),
+    }
+}
+
+/// Streams take two descriptors each, and the usual soft limit is 1,024.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(WANTED_FILES, |maximum| maximum.min(WANTED_FILES));
+    if limit.current.is_some_and(|current| current < wanted)
+        && setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: Some(wanted),
+                ..limit
+            },
+        )
+        .is_err()
+    {
+        tracing::warn!("the limit of open files could not be raised");
+    }
+}

@@ -10,6 +10,9 @@ use prometheus::{
     TextEncoder,
 };
 
+/// Why metrics cannot be set up or written.
+pub use prometheus::Error as MetricsError;
+
 /// How the gateway judged a request to an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the names are the labels of contract §7")]

@@ -1,9 +1,15 @@
 //! Floor 1: the configuration after checking. Whoever holds a [`Config`] holds one that makes sense: every secret was
 //! read, every name is unique, every route is distinct. [`load`] is the only way to one.
 
+mod check;
+mod reader;
+mod tls;
+mod upstreams;
+mod values;
+
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
@@ -13,6 +19,61 @@ use crate::domain::client::Client;
 use crate::domain::scope::{OFFLINE_ACCESS, Scope, ScopeToken};
 use crate::domain::uri::{HostPattern, Resource};
 use crate::domain::user::User;
+
+pub use reader::{Problem, Problems};
+
+/// Reads and checks a configuration file. Relative file names in it are relative to the working directory.
+///
+/// # Errors
+/// Every problem that it has.
+pub fn load(path: &Path) -> Result<Config, Problems> {
+    let name = path.display().to_string();
+    let too_long = || Problems::whole("the file is larger than 1 MiB", 1).of(&name);
+    let unreadable = |error: std::io::Error| Problems::whole(format!("cannot be read: {error}"), 1).of(&name);
+    let length = std::fs::metadata(path).map_err(unreadable)?.len();
+    if length > u64::try_from(reader::MAX_BYTES).unwrap_or(u64::MAX) {
+        return Err(too_long());
+    }
+    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+    parse(&text, Path::new(""), &|name| std::env::var(name).ok()).map_err(|problems| problems.of(&name))
+}
+
+/// Checks a configuration's text, with file names relative to `directory` and variables looked up in `environment`.
+///
+/// # Errors
+/// Every problem that it has.
+pub fn parse(text: &str, directory: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
+    let document = reader::Document::read(text, directory, environment)?;
+    let config = check::config(&document);
+    match (document.problems(), config) {
+        (None, Some(config)) => Ok(config),
+        (Some(problems), _) => Err(problems),
+        // Nothing is refused without a word; if that ever happened, nothing would be let through either.
+        (None, None) => Err(Problems::whole("the configuration is incomplete", 1)),
+    }
+}
+
+/// Every key that a configuration may have, for the tests that hold gateway.yaml and the reference to it.
+#[must_use]
+pub fn known_keys() -> Vec<&'static str> {
+    let sections = [
+        check::TOP,
+        check::LISTENER,
+        check::TLS,
+        check::ADMIN,
+        check::STORE,
+        check::SLED,
+        check::OAUTH,
+        check::REGISTRATION,
+        check::CLIENT,
+        check::SCOPE,
+        check::USER,
+        upstreams::UPSTREAM,
+        upstreams::LIMITS,
+    ];
+    sections.concat()
+}
 
 /// The whole of gateway.yaml.
 #[derive(Clone, Debug)]

@@ -283,7 +283,10 @@ impl Resource {
         let (path, query) = tail
             .split_once('?')
             .map_or((tail, None), |(path, query)| (path, Some(query)));
-        let path = path.strip_suffix('/').filter(|path| !path.ends_with('/')).unwrap_or(path);
+        let path = path
+            .strip_suffix('/')
+            .filter(|path| !path.ends_with('/'))
+            .unwrap_or(path);
         let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
         let query = query.map(|query| format!("?{query}")).unwrap_or_default();
         Ok(Self(format!("{}://{host}{port}{path}{query}", url.scheme())))

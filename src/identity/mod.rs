@@ -1,5 +1,8 @@
 //! Floor 2: who can sign in.
 
+pub mod local;
+mod throttle;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +12,7 @@ use zeroize::Zeroizing;
 use crate::config::Config;
 use crate::domain::clock::Timestamp;
 use crate::domain::user::{Subject, User};
+use local::Accounts;
 
 /// What became of a sign-in.
 #[derive(Debug)]
@@ -28,24 +32,22 @@ pub enum SignIn {
 #[derive(Debug)]
 pub struct Identity {
     config: Arc<Config>,
+    accounts: Accounts,
 }
 
 impl Identity {
     /// The accounts of this configuration.
     #[must_use]
     pub fn new(config: Arc<Config>) -> Self {
-        Self { config }
+        Self {
+            accounts: Accounts::new(Arc::clone(&config)),
+            config,
+        }
     }
 
     /// Tries a username and password.
-    pub async fn sign_in(
-        &self,
-        _username: &str,
-        _password: Zeroizing<String>,
-        _from: IpAddr,
-        _now: Timestamp,
-    ) -> SignIn {
-        SignIn::Failure
+    pub async fn sign_in(&self, username: &str, password: Zeroizing<String>, from: IpAddr, now: Timestamp) -> SignIn {
+        self.accounts.sign_in(username, password, from, now).await
     }
 
     /// The person behind a subject; `None` if the account is gone, and then its tokens count no longer.

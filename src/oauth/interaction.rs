@@ -1,18 +1,308 @@
-//! Stub.
+//! What happens between `/authorize` and the answer to the client: `/login`, `/consent`, and `/logout`.
+//!
+//! Every step looks up the unfinished authorization by its id and holds it against the browser's cookie. A GET changes
+//! nothing. A POST needs the token of the form that we gave to this browser for this step.
 
-use super::{Answer, Call, Endpoints};
+use http::{Method, StatusCode};
+use zeroize::Zeroizing;
 
-/// Stub.
-pub async fn login(_at: &Endpoints, _call: &Call<'_>) -> Answer {
-    super::not_found()
+use super::browser::{self, Browser, Purpose};
+use super::consent::{self, Permission};
+use super::pages::{self, Problem};
+use super::session::{self, SignedIn};
+use super::web::{self, Parameters};
+use super::{Answer, Call, Endpoints, unavailable};
+use crate::config::Upstream;
+use crate::domain::client::Client;
+use crate::domain::error::{ErrorCode, OAuthError};
+use crate::domain::grant::AuthorizationRequest;
+use crate::domain::secret::{Secret, SecretKind};
+use crate::identity::SignIn;
+use crate::store::StoreError;
+use crate::telemetry::LoginOutcome;
+
+/// What the built-in accounts are called in metrics.
+const PROVIDER: &str = "builtin";
+
+/// An unfinished authorization in the browser that began it.
+pub(super) struct Interaction<'a> {
+    /// Its id, as the pages' addresses have it.
+    pub(super) id: Secret,
+    /// What the client asked for.
+    pub(super) request: AuthorizationRequest,
+    /// The browser.
+    pub(super) browser: Browser,
+    /// Who asks.
+    pub(super) client: Client,
+    /// For which server.
+    pub(super) upstream: &'a Upstream,
 }
 
-/// Stub.
-pub async fn consent(_at: &Endpoints, _call: &Call<'_>) -> Answer {
-    super::not_found()
+/// Answers `/login`.
+pub async fn login(at: &Endpoints, call: &Call<'_>) -> Answer {
+    let answer = if *call.request.method() == Method::POST {
+        sign_in(at, call).await
+    } else {
+        show_login(at, call).await
+    };
+    answer.unwrap_or_else(|problem| problem.answer(at))
 }
 
-/// Stub.
-pub async fn logout(_at: &Endpoints, _call: &Call<'_>) -> Answer {
-    super::not_found()
+/// Answers `/consent`.
+pub async fn consent(at: &Endpoints, call: &Call<'_>) -> Answer {
+    let answer = if *call.request.method() == Method::POST {
+        decide(at, call).await
+    } else {
+        show_consent(at, call).await
+    };
+    answer.unwrap_or_else(|problem| problem.answer(at))
+}
+
+/// Answers `/logout`.
+pub async fn logout(at: &Endpoints, call: &Call<'_>) -> Answer {
+    let answer = if *call.request.method() == Method::POST {
+        sign_out(at, call).await
+    } else {
+        show_logout(at, call).await
+    };
+    answer.unwrap_or_else(|problem| problem.answer(at))
+}
+
+// --- /login
+
+async fn show_login(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
+    let parameters = Parameters::of_query(call.request)?;
+    let interaction = Interaction::resume(at, call, &parameters).await?;
+    Ok(match signed_in_for(at, call, &interaction).await? {
+        Some(_) => interaction.redirect_to(at, "/consent"),
+        None => pages::login(at, &interaction, "", None),
+    })
+}
+
+async fn sign_in(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
+    let parameters = own_form(at, call)?;
+    let interaction = Interaction::resume(at, call, &parameters).await?;
+    let expected = interaction.form_token(at, Purpose::SignIn, None);
+    check_form_token(&parameters, &expected)?;
+
+    // Phones like to add a space after a name.
+    let username = parameters.get("username").unwrap_or_default().trim();
+    let password = Zeroizing::new(parameters.get("password").unwrap_or_default().to_owned());
+    if username.is_empty() || password.is_empty() {
+        return Ok(pages::login(
+            at,
+            &interaction,
+            username,
+            Some(pages::LoginError::Incomplete),
+        ));
+    }
+    match at.identity.sign_in(username, password, call.address, at.now()).await {
+        SignIn::Success(user) => {
+            at.metrics.login(PROVIDER, LoginOutcome::Success);
+            tracing::info!(subject = %user.subject, provider = PROVIDER, "signed in");
+            let mut headers = http::HeaderMap::new();
+            let signed_in = session::sign_in(at, call, user, &mut headers).await?;
+            at.store.note_sign_in(&interaction.id.hash()).await?;
+            let mut answer = go_on(at, &interaction, &signed_in).await?;
+            answer.headers_mut().extend(headers);
+            Ok(answer)
+        }
+        SignIn::Failure => {
+            at.metrics.login(PROVIDER, LoginOutcome::Failure);
+            tracing::info!(provider = PROVIDER, address = %call.address, "a sign-in failed");
+            Ok(pages::login(at, &interaction, username, Some(pages::LoginError::Wrong)))
+        }
+        SignIn::Throttled { retry_after } => {
+            at.metrics.login(PROVIDER, LoginOutcome::Throttled);
+            tracing::warn!(provider = PROVIDER, address = %call.address, "a sign-in was not tried: too many failures");
+            let error = pages::LoginError::Throttled(retry_after);
+            Ok(pages::login(at, &interaction, username, Some(error)))
+        }
+    }
+}
+
+/// After a sign-in: a code where this was allowed before, an end where the account may not have it, else the question.
+async fn go_on(at: &Endpoints, interaction: &Interaction<'_>, signed_in: &SignedIn) -> Result<Answer, Problem> {
+    Ok(match consent::permission(at, interaction, signed_in).await? {
+        Permission::Remembered(scope) => consent::approve(at, interaction, signed_in, scope).await?,
+        Permission::Denied(error) => consent::refuse(at, interaction, &error).await?,
+        Permission::Ask(_) => interaction.redirect_to(at, "/consent"),
+    })
+}
+
+// --- /consent
+
+async fn show_consent(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
+    let parameters = Parameters::of_query(call.request)?;
+    let interaction = Interaction::resume(at, call, &parameters).await?;
+    let Some(signed_in) = signed_in_for(at, call, &interaction).await? else {
+        return Ok(interaction.redirect_to(at, "/login"));
+    };
+    Ok(match consent::permission(at, &interaction, &signed_in).await? {
+        Permission::Ask(scope) | Permission::Remembered(scope) => pages::consent(at, &interaction, &signed_in, &scope),
+        Permission::Denied(error) => interaction.return_address().error(at, &error),
+    })
+}
+
+async fn decide(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
+    let parameters = own_form(at, call)?;
+    let interaction = Interaction::resume(at, call, &parameters).await?;
+    let Some(signed_in) = signed_in_for(at, call, &interaction).await? else {
+        return Ok(interaction.redirect_to(at, "/login"));
+    };
+    let expected = interaction.form_token(at, Purpose::Consent, Some(&signed_in));
+    check_form_token(&parameters, &expected)?;
+    match parameters.get("decision") {
+        Some("approve") => {}
+        Some("deny") => {
+            let error = OAuthError::new(ErrorCode::AccessDenied, "the person denied the request");
+            return Ok(consent::refuse(at, &interaction, &error).await?);
+        }
+        _ => return Err(OAuthError::invalid_request("decision must be approve or deny").into()),
+    }
+    Ok(match consent::permission(at, &interaction, &signed_in).await? {
+        Permission::Ask(scope) | Permission::Remembered(scope) => {
+            consent::approve(at, &interaction, &signed_in, scope).await?
+        }
+        Permission::Denied(error) => consent::refuse(at, &interaction, &error).await?,
+    })
+}
+
+// --- /logout
+
+async fn show_logout(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
+    Ok(match session::signed_in(at, call).await? {
+        Some(signed_in) => pages::logout(at, &signed_in),
+        None => pages::signed_out(at),
+    })
+}
+
+/// Ends the session. With an unfinished authorization it goes back to the sign-in page: "use another account".
+async fn sign_out(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
+    let parameters = own_form(at, call)?;
+    let unfinished = parameters
+        .get("request")
+        .and_then(|id| Secret::parse(SecretKind::Authorization, id));
+    let Some(signed_in) = session::signed_in(at, call).await? else {
+        return Ok(unfinished.map_or_else(|| pages::signed_out(at), |id| step(at, "/login", &id)));
+    };
+    check_form_token(&parameters, &sign_out_token(at, &signed_in))?;
+    let mut answer = unfinished
+        .as_ref()
+        .map_or_else(|| pages::signed_out(at), |id| step(at, "/login", id));
+    session::sign_out(at, &signed_in, answer.headers_mut()).await?;
+    if unfinished.is_none() {
+        browser::forget(at, answer.headers_mut());
+    }
+    tracing::info!(subject = %signed_in.user.subject, "signed out");
+    Ok(answer)
+}
+
+/// The token of a form that signs out.
+pub(super) fn sign_out_token(at: &Endpoints, signed_in: &SignedIn) -> String {
+    browser::session_token(at, Purpose::SignOut, &signed_in.id)
+}
+
+// --- common to all
+
+/// The parameters of a form that a page of ours can have sent.
+fn own_form(at: &Endpoints, call: &Call<'_>) -> Result<Parameters, Problem> {
+    if !browser::is_own_form(at, call.request.headers()) {
+        return Err(Problem::foreign_form(at));
+    }
+    Ok(Parameters::of_form(call.request)?)
+}
+
+fn check_form_token(parameters: &Parameters, expected: &str) -> Result<(), Problem> {
+    match parameters.get("csrf") {
+        Some(presented) if browser::equal(presented, expected) => Ok(()),
+        _ => Err(Problem::stale_form()),
+    }
+}
+
+/// Who is signed in, as far as that serves this request: the client may want them to sign in again.
+async fn signed_in_for(
+    at: &Endpoints,
+    call: &Call<'_>,
+    interaction: &Interaction<'_>,
+) -> Result<Option<SignedIn>, StoreError> {
+    if interaction.request.sign_in_again {
+        return Ok(None);
+    }
+    session::signed_in(at, call).await
+}
+
+/// The address of a step, on this gateway: the id is made of letters that need no encoding.
+fn step(at: &Endpoints, page: &str, id: &Secret) -> Answer {
+    web::redirect(&format!("{}?request={}", path(at, page), id.expose()))
+}
+
+/// The path of a page of ours.
+pub(super) fn path(at: &Endpoints, page: &str) -> String {
+    format!("{}{page}", at.config.oauth.endpoint_prefix)
+}
+
+// === impl Interaction ===
+
+impl<'a> Interaction<'a> {
+    /// The unfinished authorization that a request names, if its browser began it and it still stands.
+    async fn resume(at: &'a Endpoints, call: &Call<'_>, parameters: &Parameters) -> Result<Self, Problem> {
+        let id = parameters.get("request").ok_or_else(Problem::no_request)?;
+        let id = Secret::parse(SecretKind::Authorization, id).ok_or_else(Problem::no_request)?;
+        let browser = Browser::of(at, call).ok_or_else(Problem::other_browser)?;
+        let request = at
+            .store
+            .authorization(&id.hash())
+            .await?
+            .filter(|request| at.now() < request.expires_at)
+            .ok_or_else(Problem::lapsed)?;
+        if request.browser != browser.hash() {
+            return Err(Problem::other_browser());
+        }
+        let gone = |what| Problem::of_request(&OAuthError::new(ErrorCode::InvalidClient, what));
+        let client = at.client(&request.client_id).await?;
+        let client = client.ok_or_else(|| gone("the client is not registered here any more"))?;
+        let upstream = at.config.upstream_for(&request.resource).ok_or_else(Problem::lapsed)?;
+        Ok(Self {
+            id,
+            request,
+            browser,
+            client,
+            upstream,
+        })
+    }
+
+    /// Sends the browser to the next step.
+    pub(super) fn redirect_to(&self, at: &Endpoints, page: &str) -> Answer {
+        step(at, page, &self.id)
+    }
+
+    /// The token of a form for this authorization in this browser, and for this session if there is one.
+    pub(super) fn form_token(&self, at: &Endpoints, purpose: Purpose, signed_in: Option<&SignedIn>) -> String {
+        self.browser
+            .form_token(at, purpose, &self.id.hash(), signed_in.map(|signed_in| &signed_in.id))
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        unavailable(error).into()
+    }
+}
+
+impl From<OAuthError> for Problem {
+    fn from(error: OAuthError) -> Self {
+        web::log_cause(&error);
+        Self::of_request(&error)
+    }
+}
+
+impl pages::LoginError {
+    /// RFC 9110 §15.5.2, without a challenge: browsers would open a dialogue of their own.
+    pub(super) const fn status(self) -> StatusCode {
+        match self {
+            Self::Incomplete | Self::Wrong => StatusCode::UNAUTHORIZED,
+            Self::Throttled(_) => StatusCode::TOO_MANY_REQUESTS,
+        }
+    }
 }

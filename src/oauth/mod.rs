@@ -4,11 +4,16 @@
 //! A new endpoint is a file, a [`Route`], a row in [`ROUTES`] and an arm in [`Endpoints::answer`].
 
 pub mod authorize;
+mod browser;
 pub mod client_auth;
+mod consent;
+mod cookie;
 pub mod discovery;
 pub mod interaction;
+mod metadata;
 pub mod pages;
 pub mod register;
+mod response;
 pub mod revoke;
 pub mod session;
 pub mod token;

@@ -1,1 +1,250 @@
-//! Stub.
+//! The pages that people see. Templates escape by construction; there is no script, nothing from elsewhere, and one inline
+//! stylesheet that the content security policy knows by its hash.
+//!
+//! There is no `form-action` in the policy, on purpose: Chromium applies it to every redirect that follows a form, and the
+//! consent form's answer leads to the client.
+
+mod problem;
+mod style;
+mod words;
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use sha2::{Digest as _, Sha256};
+
+use super::browser::Purpose;
+use super::consent::Destination;
+use super::cookie;
+use super::interaction::{Interaction, path, sign_out_token};
+use super::session::SignedIn;
+use super::web;
+use super::{Answer, Endpoints};
+use crate::domain::client::ClientOrigin;
+use crate::domain::scope::Scope;
+pub(super) use problem::Problem;
+use style::{ICON, STYLE};
+
+/// Why the sign-in page is shown again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LoginError {
+    /// A field was empty.
+    Incomplete,
+    /// Username or password.
+    Wrong,
+    /// Too many attempts.
+    Throttled(Duration),
+}
+
+/// `default-src 'none'` and the one exception that each page needs. `img-src data:` is for the icon.
+static POLICY: LazyLock<String> = LazyLock::new(|| {
+    let hash = STANDARD.encode(Sha256::digest(STYLE));
+    format!("default-src 'none'; style-src 'sha256-{hash}'; img-src data:; base-uri 'none'; frame-ancestors 'none'")
+});
+
+/// The sign-in page.
+pub(super) fn login(at: &Endpoints, about: &Interaction<'_>, username: &str, error: Option<LoginError>) -> Answer {
+    let message = error.map(LoginError::message);
+    let has_name = !username.is_empty();
+    let body = html! {
+        h1 { "Sign in" }
+        p .lead { (who(about)) " wants to use " strong { (about.upstream.name) } "." }
+        @if let Some(message) = &message {
+            p #problem .alert role="alert" { (message) }
+        }
+        form method="post" action=(path(at, "/login")) {
+            input type="hidden" name="request" value=(about.id.expose());
+            input type="hidden" name="csrf" value=(about.form_token(at, Purpose::SignIn, None));
+            label for="username" { "Username" }
+            input #username type="text" name="username" value=(username) autocomplete="username" autocapitalize="none"
+                autocorrect="off" spellcheck="false" maxlength="128" required autofocus[!has_name]
+                aria-describedby=[message.as_ref().map(|_| "problem")];
+            label for="password" { "Password" }
+            input #password type="password" name="password" autocomplete="current-password" maxlength="1024" required
+                autofocus[has_name] aria-describedby=[message.as_ref().map(|_| "problem")];
+            div .actions { button .primary type="submit" { "Sign in" } }
+        }
+        p .fine { "You sign in to " (at.config.public_url.authority()) ". The app does not see your password." }
+    };
+    let mut answer = page(at, error.map_or(StatusCode::OK, LoginError::status), "Sign in", &body);
+    if let Some(LoginError::Throttled(wait)) = error {
+        let seconds = words::whole_seconds(wait);
+        answer
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    answer
+}
+
+/// The consent page: who asks for what, where the answer goes, and as whom.
+pub(super) fn consent(at: &Endpoints, about: &Interaction<'_>, signed_in: &SignedIn, scope: &Scope) -> Answer {
+    let destination = Destination::of(&about.request.redirect);
+    let redirect = about.request.redirect.as_str();
+    let user = &signed_in.user;
+    let token = about.form_token(at, Purpose::Consent, Some(signed_in));
+    let body = html! {
+        h1 { "Allow access?" }
+        p .lead { (who(about)) " wants to use " strong { (about.upstream.name) } " as you." }
+        (warning(&destination))
+        h2 { "It would be able to" }
+        ul .scopes {
+            li { "Use " (about.upstream.name) " on your behalf" small { (about.upstream.resource) } }
+            @for token in scope.iter() {
+                @let description = at.config.describe(token);
+                li { (words::display(&description, 200))
+                    @if description != token.as_str() { small { (token) } } }
+            }
+        }
+        dl {
+            dt { "You are sent to" }
+            dd { (target(&destination)) small { (words::shorten(redirect, 300)) } }
+            dt { "Signed in as" }
+            dd { (words::display(user.name.as_deref().unwrap_or(&user.username), 80))
+                @if user.name.is_some() { small { (words::display(&user.username, 128)) } } }
+        }
+        form method="post" action=(path(at, "/consent")) {
+            input type="hidden" name="request" value=(about.id.expose());
+            input type="hidden" name="csrf" value=(token);
+            div .actions {
+                button .primary type="submit" name="decision" value="approve" { "Allow" }
+                button type="submit" name="decision" value="deny" { "Deny" }
+            }
+        }
+        form .other method="post" action=(path(at, "/logout")) {
+            input type="hidden" name="request" value=(about.id.expose());
+            input type="hidden" name="csrf" value=(sign_out_token(at, signed_in));
+            span { "Not you?" } " "
+            button .link type="submit" { "Use another account" }
+        }
+    };
+    page(at, StatusCode::OK, "Allow access?", &body)
+}
+
+/// The sign-out page.
+pub(super) fn logout(at: &Endpoints, signed_in: &SignedIn) -> Answer {
+    let body = html! {
+        h1 { "Sign out?" }
+        p .lead { "You are signed in as " strong { (words::display(&signed_in.user.username, 128)) } "." }
+        p { "Apps that you allowed keep their access." }
+        form method="post" action=(path(at, "/logout")) {
+            input type="hidden" name="csrf" value=(sign_out_token(at, signed_in));
+            div .actions { button .primary type="submit" { "Sign out" } }
+        }
+    };
+    page(at, StatusCode::OK, "Sign out", &body)
+}
+
+/// What follows it.
+pub(super) fn signed_out(at: &Endpoints) -> Answer {
+    let body = html! {
+        h1 { "You are signed out" }
+        p .lead { "You can close this window." }
+    };
+    page(at, StatusCode::OK, "Signed out", &body)
+}
+
+/// A client by the name that it gave itself: as text, and as a claim unless the operator wrote it down.
+fn who(about: &Interaction<'_>) -> Markup {
+    let name = about.client.name.as_deref().map(|name| words::display(name, 80));
+    let name = name.filter(|name| !name.is_empty());
+    let configured = about.client.origin == ClientOrigin::Configured;
+    html! {
+        @match name {
+            Some(name) if configured => bdi { strong { (name) } },
+            Some(name) => { "An app that calls itself " bdi { strong { (name) } } },
+            None if configured => bdi { strong { (words::shorten(about.client.id.as_str(), 80)) } },
+            None => { "An app that gives no name" },
+        }
+    }
+}
+
+/// RFC 8252 §8.6: what listens on this computer may be any program.
+fn warning(destination: &Destination) -> Markup {
+    let question = match destination {
+        Destination::Site(_) => return html! {},
+        Destination::ThisComputer => {
+            "This request comes from an app on this computer, and any program could use that name."
+        }
+        Destination::App(_) => "The answer goes to an app on this device, and any program could use that name.",
+    };
+    html! { p .notice role="note" { (question) " Allow it only if you have just started connecting an app yourself." } }
+}
+
+fn target(destination: &Destination) -> Markup {
+    html! {
+        @match destination {
+            Destination::Site(host) => strong { (words::shorten(host, 253)) },
+            Destination::ThisComputer => strong { "an app on this computer" },
+            Destination::App(scheme) => strong { "the app for " (words::shorten(scheme, 80)) " links" },
+        }
+    }
+}
+
+/// A whole page with everything that keeps it from being framed, cached, scripted or read over a shoulder of the wire.
+fn page(at: &Endpoints, status: StatusCode, title: &str, body: &Markup) -> Answer {
+    let host = at.config.public_url.authority();
+    let markup = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                meta name="robots" content="noindex";
+                title { (title) " · " (host) }
+                link rel="icon" href=(ICON);
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                main {
+                    header { span .mark aria-hidden="true" {} span .host { (host) } }
+                    (body)
+                }
+            }
+        }
+    };
+    let mut answer = Response::new(Bytes::from(markup.into_string()));
+    *answer.status_mut() = status;
+    web::no_store(&mut answer);
+    let headers = answer.headers_mut();
+    for (name, value) in [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (
+            HeaderName::from_static("permissions-policy"),
+            "camera=(), geolocation=(), microphone=(), payment=()",
+        ),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    if let Ok(policy) = HeaderValue::from_str(&POLICY) {
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    if cookie::is_secure(at) {
+        headers.insert(
+            header::STRICT_TRANSPORT_SECURITY,
+            HeaderValue::from_static("max-age=31536000"),
+        );
+    }
+    answer
+}
+
+// === impl LoginError ===
+
+impl LoginError {
+    fn message(self) -> String {
+        match self {
+            Self::Incomplete => "Enter your username and your password.".to_owned(),
+            Self::Wrong => "Username or password is wrong.".to_owned(),
+            Self::Throttled(wait) => format!("Too many attempts. Try again in {}.", words::duration(wait)),
+        }
+    }
+}

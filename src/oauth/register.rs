@@ -1,8 +1,134 @@
-//! Stub.
+//! `/register`, RFC 7591: clients make themselves known.
+//!
+//! What a client asks for and we lack is replaced or left out, and the answer says what it got (§3.2.1); what would be
+//! dangerous or senseless is refused. A registered `scope` is echoed but does not bind the client: a step-up asks for
+//! scopes that the client had not heard of when it registered, and `offline_access` is in no resource's list.
 
-use super::{Answer, Call, Endpoints};
+use http::StatusCode;
+use http::header;
+use serde::Serialize;
+use serde_json::{Map, Value};
 
-/// Stub.
-pub async fn register(_at: &Endpoints, _call: &Call<'_>) -> Answer {
-    super::not_found()
+use super::metadata::{self, Metadata};
+use super::{Answer, Call, Endpoints, unavailable, web};
+use crate::domain::client::{Client, ClientAuthMethod, ClientDisplay, ClientId, ClientOrigin};
+use crate::domain::error::{ErrorCode, OAuthError};
+use crate::domain::scope::Scope;
+use crate::domain::secret::{Secret, SecretKind};
+use crate::domain::uri::RedirectUri;
+use crate::store::Registration;
+
+/// Most bytes of a registration.
+const MAX_DOCUMENT: usize = 16 << 10;
+
+/// RFC 7591 §3.2.1.
+#[derive(Serialize)]
+struct ClientInformation<'a> {
+    client_id: &'a str,
+    client_id_issued_at: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_secret: Option<&'a str>,
+    /// 0: it never expires. Required where there is a secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_secret_expires_at: Option<u64>,
+    redirect_uris: Vec<&'a str>,
+    token_endpoint_auth_method: &'static str,
+    grant_types: Vec<&'static str>,
+    response_types: [&'static str; 1],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Scope::is_empty")]
+    scope: &'a Scope,
+    #[serde(flatten)]
+    display: &'a ClientDisplay,
+}
+
+/// Registers a client.
+pub async fn register(at: &Endpoints, call: &Call<'_>) -> Answer {
+    if !at.config.oauth.dynamic_registration {
+        at.metrics.registration("refused");
+        let mut answer = web::error(&OAuthError::new(
+            ErrorCode::AccessDenied,
+            "this gateway does not register clients; ask whoever runs it for a client_id",
+        ));
+        *answer.status_mut() = StatusCode::FORBIDDEN;
+        return answer;
+    }
+    match handle(at, call).await {
+        Ok(answer) => {
+            at.metrics.registration("dynamic");
+            answer
+        }
+        Err(error) => {
+            at.metrics.registration("refused");
+            web::error(&error)
+        }
+    }
+}
+
+async fn handle(at: &Endpoints, call: &Call<'_>) -> Result<Answer, OAuthError> {
+    let metadata = Metadata::read(&document(call)?, &at.config)?;
+    let secret = match metadata.auth_method {
+        ClientAuthMethod::None => None,
+        ClientAuthMethod::ClientSecretBasic | ClientAuthMethod::ClientSecretPost => {
+            Some(Secret::generate(SecretKind::ClientSecret))
+        }
+    };
+    let client = Client {
+        id: ClientId::generate(),
+        origin: ClientOrigin::Registered,
+        secret: secret.as_ref().map(Secret::hash),
+        auth_method: Some(metadata.auth_method),
+        redirect_uris: metadata.redirect_uris,
+        grant_types: metadata.grant_types,
+        scope: None,
+        name: metadata.name,
+        display: metadata.display,
+        created_at: at.now(),
+    };
+    match at.store.register_client(&client).await.map_err(unavailable)? {
+        Registration::Done => {}
+        Registration::Full => {
+            return Err(OAuthError::new(
+                ErrorCode::TemporarilyUnavailable,
+                "no more clients can register at present",
+            )
+            .because("the store is full of clients with live grants"));
+        }
+    }
+    tracing::info!(client = %client.id, "a client registered");
+    Ok(web::json_no_store(
+        StatusCode::CREATED,
+        &ClientInformation {
+            client_id: client.id.as_str(),
+            client_id_issued_at: client.created_at.as_seconds(),
+            client_secret: secret.as_ref().map(Secret::expose),
+            client_secret_expires_at: secret.as_ref().map(|_| 0),
+            redirect_uris: client.redirect_uris.iter().map(RedirectUri::as_str).collect(),
+            token_endpoint_auth_method: metadata.auth_method.as_str(),
+            grant_types: client.grant_types.iter().map(|grant| grant.as_str()).collect(),
+            response_types: ["code"],
+            client_name: client.name.as_deref(),
+            scope: &metadata.scope,
+            display: &client.display,
+        },
+    ))
+}
+
+/// The JSON object that was posted.
+fn document(call: &Call<'_>) -> Result<Map<String, Value>, OAuthError> {
+    let mut types = call.request.headers().get_all(header::CONTENT_TYPE).iter();
+    let (first, second) = (types.next(), types.next());
+    let essence = first
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.split(';').next())
+        .unwrap_or_default();
+    if second.is_some() || !essence.trim().eq_ignore_ascii_case("application/json") {
+        return Err(metadata::invalid("the body must be application/json"));
+    }
+    if call.request.body().len() > MAX_DOCUMENT {
+        return Err(metadata::invalid("the registration is longer than 16 KiB"));
+    }
+    // serde_json goes no deeper than 128 levels.
+    serde_json::from_slice(call.request.body()).map_err(|_| metadata::invalid("the body is not a JSON object"))
 }

@@ -1,1 +1,84 @@
-//! Stub.
+//! Browsers in which somebody is signed in. The cookie holds a random id, the store its hash. Every sign-in makes a new
+//! id, so that one that was planted before is worth nothing after (session fixation); a session ends after twelve hours
+//! whatever happens, and with its account.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+
+use super::{Call, Endpoints, cookie};
+use crate::domain::grant::Session;
+use crate::domain::secret::{Secret, SecretHash, SecretKind};
+use crate::domain::user::User;
+use crate::store::StoreError;
+
+/// The longest that a browser stays signed in.
+const LIFETIME: Duration = Duration::from_secs(12 * 3600);
+
+/// Proof that somebody is signed in in the browser that a request comes from.
+pub(super) struct SignedIn {
+    /// The session's id, hashed.
+    pub(super) id: SecretHash,
+    /// When they signed in.
+    pub(super) session: Session,
+    /// Who, as the configuration knows them now.
+    pub(super) user: User,
+}
+
+/// Who is signed in in the browser that a request comes from.
+pub(super) async fn signed_in(at: &Endpoints, call: &Call<'_>) -> Result<Option<SignedIn>, StoreError> {
+    let Some(id) = presented(at, call) else {
+        return Ok(None);
+    };
+    let session = at
+        .store
+        .session(&id)
+        .await?
+        .filter(|session| at.now() < session.expires_at);
+    let user = session
+        .as_ref()
+        .and_then(|session| at.identity.user(&session.subject))
+        .cloned();
+    Ok(session.zip(user).map(|(session, user)| SignedIn { id, session, user }))
+}
+
+/// Signs somebody in: a new session in place of the one that the browser had.
+pub(super) async fn sign_in(
+    at: &Endpoints,
+    call: &Call<'_>,
+    user: User,
+    headers: &mut HeaderMap,
+) -> Result<SignedIn, StoreError> {
+    let secret = Secret::generate(SecretKind::Session);
+    let session = Session {
+        subject: user.subject.clone(),
+        authenticated_at: at.now(),
+        expires_at: at.now().plus(LIFETIME),
+    };
+    let (id, previous) = (secret.hash(), presented(at, call));
+    at.store.begin_session(&id, &session, previous.as_ref()).await?;
+    cookie::set(at, headers, cookie_name(at), secret.expose(), LIFETIME.as_secs());
+    Ok(SignedIn { id, session, user })
+}
+
+/// Signs the browser out.
+pub(super) async fn sign_out(at: &Endpoints, signed_in: &SignedIn, headers: &mut HeaderMap) -> Result<(), StoreError> {
+    at.store.end_session(&signed_in.id).await?;
+    cookie::clear(at, headers, cookie_name(at));
+    Ok(())
+}
+
+fn presented(at: &Endpoints, call: &Call<'_>) -> Option<SecretHash> {
+    cookie::values(call.request, cookie_name(at))
+        .find_map(|value| Secret::parse(SecretKind::Session, value))
+        .map(|secret| secret.hash())
+}
+
+/// `__Host-` keeps neighbouring hosts from planting the cookie; browsers want https for it.
+fn cookie_name(at: &Endpoints) -> &'static str {
+    if cookie::is_secure(at) {
+        "__Host-mcpgate_session"
+    } else {
+        "mcpgate_session"
+    }
+}

@@ -105,7 +105,7 @@ impl Parameters {
 }
 
 /// Percent-decoding with `+` for a space; refuses what is not UTF-8 and broken escapes rather than guess.
-fn decode(encoded: &[u8]) -> Result<String, OAuthError> {
+pub(super) fn decode(encoded: &[u8]) -> Result<String, OAuthError> {
     let malformed = || OAuthError::invalid_request("a parameter is not properly encoded");
     let mut bytes = Vec::with_capacity(encoded.len());
     let mut rest = encoded.iter();
@@ -160,18 +160,10 @@ pub fn json(status: StatusCode, body: &impl Serialize) -> Answer {
     answer
 }
 
-/// The JSON form of an error, RFC 6749 §5.2: the only function that writes one. The cause is logged here, once.
+/// The JSON form of an error, RFC 6749 §5.2: the only function that writes one. The cause is logged here.
 #[must_use]
 pub fn error(error: &OAuthError) -> Answer {
-    if let Some(cause) = &error.cause {
-        let cause = cause.as_ref();
-        match error.code {
-            ErrorCode::ServerError | ErrorCode::TemporarilyUnavailable => {
-                tracing::error!(error = error.code.as_str(), cause, "an endpoint failed");
-            }
-            _ => tracing::info!(error = error.code.as_str(), cause, "an endpoint refused a request"),
-        }
-    }
+    log_cause(error);
     let status = StatusCode::from_u16(error.code.status()).unwrap_or(StatusCode::BAD_REQUEST);
     let mut answer = json_no_store(
         status,
@@ -183,6 +175,19 @@ pub fn error(error: &OAuthError) -> Answer {
             .insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
     }
     answer
+}
+
+/// Writes down why, once, wherever an error becomes an answer: JSON, a page or a redirect.
+pub(super) fn log_cause(error: &OAuthError) {
+    if let Some(cause) = &error.cause {
+        let cause = cause.as_ref();
+        match error.code {
+            ErrorCode::ServerError | ErrorCode::TemporarilyUnavailable => {
+                tracing::error!(error = error.code.as_str(), cause, "an endpoint failed");
+            }
+            _ => tracing::info!(error = error.code.as_str(), cause, "an endpoint refused a request"),
+        }
+    }
 }
 
 /// Nothing, with a status.

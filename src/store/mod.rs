@@ -7,6 +7,10 @@
 //! Records carry their own expiry. A lookup may return an expired record: whether it still counts is decided above, with
 //! the caller's clock. Expired records are removed by [`Store::sweep`].
 
+pub mod sled;
+
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use crate::domain::client::{Client, ClientId};
@@ -112,6 +116,17 @@ pub enum Rotation {
     AlreadyRotated(Succession),
     /// There is none, or its grant is gone.
     Unknown,
+}
+
+/// Hears how long each operation took; the store knows nothing of metrics.
+pub trait Observer: Send + Sync + 'static {
+    /// `name` is the event's.
+    fn operation(&self, name: &'static str, took: Duration);
+}
+
+/// Nobody listens.
+impl Observer for () {
+    fn operation(&self, _name: &'static str, _took: Duration) {}
 }
 
 /// Everything that the gateway remembers.

@@ -1,0 +1,224 @@
+//! The composition root: the only file that knows everyone. It turns a [`Config`] into a running gateway and stops it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::config::{Config, StoreConfig};
+use crate::domain::clock::Clock;
+use crate::identity::Identity;
+use crate::oauth::Endpoints;
+use crate::proxy::Gateway;
+use crate::proxy::listener::Bound;
+use crate::store::sled::SledStore;
+use crate::store::{Observer, Store, StoreError};
+use crate::telemetry::{Metrics, MetricsError};
+
+/// How long event streams may go on after the signal to stop. Service managers kill after 30 s by default, so this is less.
+pub const DRAIN_GRACE: Duration = Duration::from_secs(20);
+/// How often expired records are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// Records that one sweep removes at most before others get their turn.
+const SWEEP_BATCH: usize = 1_000;
+/// How often the store is asked whether it wants to be rewritten.
+const COMPACT_EVERY: Duration = Duration::from_secs(600);
+
+/// Why the gateway did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}; is something else using it?")]
+    Listen {
+        /// Which.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Metrics cannot be set up.
+    #[error("cannot set up the metrics: {0}")]
+    Metrics(#[from] MetricsError),
+}
+
+/// A gateway that runs.
+pub struct Running {
+    /// Where it accepts requests, in the order of `listen`.
+    pub addresses: Vec<SocketAddr>,
+    /// Where `/metrics`, `/healthz` and `/readyz` are.
+    pub admin: SocketAddr,
+    /// The authorization server's parts.
+    pub endpoints: Arc<Endpoints>,
+    stop: watch::Sender<bool>,
+    proxy: JoinHandle<()>,
+    background: Vec<JoinHandle<()>>,
+}
+
+/// What the admin listener shows.
+#[derive(Clone)]
+struct Admin {
+    metrics: Arc<Metrics>,
+    store: Arc<dyn Store>,
+    stopping: watch::Receiver<bool>,
+}
+
+/// Passes the store's timings on to the metrics.
+struct StoreTimings(Arc<Metrics>);
+
+/// Opens the store, binds every address and starts to serve.
+///
+/// # Errors
+/// If the store or an address cannot be had.
+pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, StartError> {
+    let config = Arc::new(config);
+    let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"))?);
+    let listen_error = |address: String| move |source| StartError::Listen { address, source };
+    // Addresses first: a second gateway with the same configuration fails here, before it waits for the store's lock.
+    let names = config
+        .listen
+        .iter()
+        .map(|listener| listener.address.to_string())
+        .collect::<Vec<_>>()
+        .join(", ");
+    let bound = Bound::bind(&config.listen).await.map_err(listen_error(names))?;
+    let admin_listener = TcpListener::bind(config.admin)
+        .await
+        .map_err(listen_error(config.admin.to_string()))?;
+    let admin = admin_listener
+        .local_addr()
+        .map_err(listen_error(config.admin.to_string()))?;
+
+    let StoreConfig::Sled { path } = &config.store;
+    let observer: Arc<dyn Observer> = Arc::new(StoreTimings(Arc::clone(&metrics)));
+    let store: Arc<dyn Store> = Arc::new(SledStore::open(path, observer).await?);
+    let endpoints = Arc::new(Endpoints {
+        identity: Arc::new(Identity::new(Arc::clone(&config))),
+        signing_key: store.signing_key("browser").await?,
+        store: Arc::clone(&store),
+        metrics: Arc::clone(&metrics),
+        clock: Arc::clone(&clock),
+        config,
+    });
+
+    let (stop, stopping) = watch::channel(false);
+    let admin_state = Admin {
+        metrics,
+        store: Arc::clone(&store),
+        stopping: stopping.clone(),
+    };
+    let background = vec![
+        tokio::spawn(serve_admin(admin_listener, admin_state)),
+        tokio::spawn(keep_tidy(Arc::clone(&store), clock)),
+    ];
+    let addresses = bound.addresses();
+    let gateway = Gateway::new(Arc::clone(&endpoints));
+    let proxy = tokio::spawn(bound.serve(gateway, stopping, DRAIN_GRACE));
+    Ok(Running {
+        addresses,
+        admin,
+        endpoints,
+        stop,
+        proxy,
+        background,
+    })
+}
+
+// === impl Running ===
+
+impl Running {
+    /// Stops accepting, lets what is in flight finish (event streams for at most [`DRAIN_GRACE`]), closes the store.
+    ///
+    /// # Errors
+    /// If the store cannot write its last records.
+    pub async fn stop(self) -> Result<(), StoreError> {
+        // Nobody listening means that the proxy ended by itself, which is what stopping wants.
+        let _ = self.stop.send(true);
+        if let Err(error) = self.proxy.await {
+            tracing::error!(%error, "the proxy did not end in order");
+        }
+        for task in self.background {
+            task.abort();
+        }
+        self.endpoints.store.close().await
+    }
+}
+
+// === impl StoreTimings ===
+
+impl Observer for StoreTimings {
+    fn operation(&self, name: &'static str, took: Duration) {
+        self.0.store_operation(name, took);
+    }
+}
+
+/// Removes what has expired and gives its space back, for ever.
+async fn keep_tidy(store: Arc<dyn Store>, clock: Arc<dyn Clock>) {
+    let mut sweep = tokio::time::interval(SWEEP_EVERY);
+    let mut compact = tokio::time::interval_at(tokio::time::Instant::now() + COMPACT_EVERY, COMPACT_EVERY);
+    loop {
+        tokio::select! {
+            _ = sweep.tick() => loop {
+                match store.sweep(clock.now(), SWEEP_BATCH).await {
+                    Ok(removed) if removed == SWEEP_BATCH => tokio::task::yield_now().await,
+                    Ok(_) => break,
+                    Err(error) => {
+                        tracing::error!(%error, "expired records could not be removed");
+                        break;
+                    }
+                }
+            },
+            _ = compact.tick() => match store.compact().await {
+                Ok(true) => tracing::info!("the store was rewritten to give back disk space"),
+                Ok(false) => {}
+                Err(error) => tracing::error!(%error, "the store could not be rewritten"),
+            },
+        }
+    }
+}
+
+/// The admin listener: never on the public one.
+async fn serve_admin(listener: TcpListener, state: Admin) {
+    let router = Router::new()
+        .route("/metrics", get(show_metrics))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(show_readiness))
+        .with_state(state);
+    if let Err(error) = axum::serve(listener, router).await {
+        tracing::error!(%error, "the admin listener stopped");
+    }
+}
+
+async fn show_metrics(State(admin): State<Admin>) -> Response {
+    match admin.metrics.render() {
+        Ok(text) => (
+            [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+            text,
+        )
+            .into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+/// Ready while the store answers and nobody has asked to stop.
+async fn show_readiness(State(admin): State<Admin>) -> Response {
+    if *admin.stopping.borrow() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response();
+    }
+    match admin.store.check().await {
+        Ok(()) => "ready\n".into_response(),
+        Err(error) => {
+            tracing::error!(%error, "not ready");
+            (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n").into_response()
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Whether a person has to be asked, and what follows from their answer. Nobody gets a code without a consent for this
+//! person, client, redirect URI and resource (MCP security best practices: the confused deputy).
+
+use super::interaction::Interaction;
+use super::response::ReturnAddress;
+use super::session::SignedIn;
+use super::{Answer, Endpoints, unavailable};
+use crate::domain::client::RedirectTarget;
+use crate::domain::error::{ErrorCode, OAuthError};
+use crate::domain::grant::{AuthorizationCode, ConsentKey};
+use crate::domain::scope::Scope;
+use crate::domain::secret::{Secret, SecretKind};
+use crate::domain::uri::is_loopback;
+use crate::store::Approval;
+
+/// What a request may get without another word.
+pub(super) enum Permission {
+    /// This scope: the person allowed as much before.
+    Remembered(Scope),
+    /// The person has to be asked for this scope.
+    Ask(Scope),
+    /// The account may not have what the client wants, whoever is asked.
+    Denied(OAuthError),
+}
+
+/// Who receives what is sent to a redirect URI.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Destination {
+    /// A site, by its host.
+    Site(String),
+    /// Whatever program on this computer listens on the port.
+    ThisComputer,
+    /// Whatever program on this computer has claimed the scheme.
+    App(String),
+}
+
+/// What may be granted, and whether without asking.
+pub(super) async fn permission(
+    at: &Endpoints,
+    interaction: &Interaction<'_>,
+    signed_in: &SignedIn,
+) -> Result<Permission, OAuthError> {
+    let scope = match grantable(at, interaction, signed_in) {
+        Ok(scope) => scope,
+        Err(error) => return Ok(Permission::Denied(error)),
+    };
+    if interaction.request.ask_again || !can_be_remembered(interaction) {
+        return Ok(Permission::Ask(scope));
+    }
+    let remembered = at
+        .store
+        .consent(&key(interaction, signed_in))
+        .await
+        .map_err(unavailable)?;
+    Ok(match remembered {
+        Some(allowed) if allowed.covers(&scope) => Permission::Remembered(scope),
+        _ => Permission::Ask(scope),
+    })
+}
+
+/// The scopes of a request that this person may be granted. If that leaves out one that the server needs for any use of
+/// it, or all of them, a token would be of no use.
+fn grantable(at: &Endpoints, interaction: &Interaction<'_>, signed_in: &SignedIn) -> Result<Scope, OAuthError> {
+    let asked = &interaction.request.scope;
+    let scope = asked.filtered(|token| at.config.may_be_granted(&signed_in.user, token));
+    let missing = asked
+        .iter()
+        .filter(|token| !scope.contains(token.as_str()))
+        .find(|token| scope.is_empty() || interaction.upstream.scopes.contains(token.as_str()));
+    missing.map_or(Ok(scope), |token| {
+        Err(OAuthError::new(
+            ErrorCode::AccessDenied,
+            format!("this account may not be granted the scope {token}"),
+        ))
+    })
+}
+
+/// RFC 8252 §8.6: behind a loopback port or a private-use scheme a public client can be any program on the computer, so
+/// having allowed one says nothing about the next.
+fn can_be_remembered(interaction: &Interaction<'_>) -> bool {
+    interaction.client.is_confidential()
+        || matches!(Destination::of(&interaction.request.redirect), Destination::Site(_))
+}
+
+/// Turns an unfinished authorization into a code and hands it to the client.
+pub(super) async fn approve(
+    at: &Endpoints,
+    interaction: &Interaction<'_>,
+    signed_in: &SignedIn,
+    scope: Scope,
+) -> Result<Answer, OAuthError> {
+    let request = &interaction.request;
+    let code = Secret::generate(SecretKind::AuthorizationCode);
+    let key = key(interaction, signed_in);
+    let record = AuthorizationCode {
+        client_id: request.client_id.clone(),
+        redirect: request.redirect.clone(),
+        code_challenge: request.code_challenge.clone(),
+        scope,
+        resource: request.resource.clone(),
+        subject: signed_in.user.subject.clone(),
+        authenticated_at: signed_in.session.authenticated_at,
+        expires_at: at.now().plus(at.config.oauth.code_expires_in),
+        redeemed: None,
+        failed_attempts: 0,
+    };
+    let remember = can_be_remembered(interaction).then_some((&key, &record.scope));
+    let approval = at
+        .store
+        .approve(&interaction.id.hash(), (&code.hash(), &record), remember)
+        .await;
+    match approval.map_err(unavailable)? {
+        Approval::Done => {
+            tracing::info!(
+                client.id = %record.client_id,
+                subject = %record.subject,
+                upstream = interaction.upstream.name,
+                scope = %record.scope,
+                "access allowed"
+            );
+            Ok(interaction.return_address().code(at, &code))
+        }
+        Approval::Gone => Err(OAuthError::new(
+            ErrorCode::AccessDenied,
+            "the request was answered before",
+        )),
+    }
+}
+
+/// Ends an unfinished authorization and tells the client why (RFC 6749 §4.1.2.1).
+pub(super) async fn refuse(
+    at: &Endpoints,
+    interaction: &Interaction<'_>,
+    error: &OAuthError,
+) -> Result<Answer, OAuthError> {
+    at.store
+        .end_authorization(&interaction.id.hash())
+        .await
+        .map_err(unavailable)?;
+    tracing::info!(
+        client.id = %interaction.client.id,
+        upstream = interaction.upstream.name,
+        error = error.code.as_str(),
+        "access refused"
+    );
+    Ok(interaction.return_address().error(at, error))
+}
+
+fn key(interaction: &Interaction<'_>, signed_in: &SignedIn) -> ConsentKey {
+    ConsentKey {
+        subject: signed_in.user.subject.clone(),
+        client_id: interaction.request.client_id.clone(),
+        redirect: interaction.request.redirect.clone(),
+        resource: interaction.request.resource.clone(),
+    }
+}
+
+// === impl Destination ===
+
+impl Destination {
+    /// Where a redirect URI leads.
+    pub(super) fn of(redirect: &RedirectTarget) -> Self {
+        let unknown = || Self::App(redirect.as_str().to_owned());
+        let Ok(url) = url::Url::parse(redirect.as_str()) else {
+            return unknown();
+        };
+        if !matches!(url.scheme(), "http" | "https") {
+            return Self::App(url.scheme().to_owned());
+        }
+        if is_loopback(&url) {
+            return Self::ThisComputer;
+        }
+        let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+        url.host_str()
+            .map_or_else(unknown, |host| Self::Site(format!("{host}{port}")))
+    }
+}
+
+impl Interaction<'_> {
+    /// Where the client waits for the answer.
+    pub(super) fn return_address(&self) -> ReturnAddress {
+        ReturnAddress {
+            redirect: self.request.redirect.clone(),
+            state: self.request.state.clone(),
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! `grant_type=refresh_token`: RFC 6749 §6 with rotation (RFC 9700 §4.14.2), for public and confidential clients alike.
+//!
+//! Clients lose answers and share one token between processes. So for `oauth.refresh_grace` a rotated token gets the very
+//! successors that it got before: they are derived from the token, which only its holder has, and a random nonce, which
+//! only the store has, so neither side needs to keep them. After the grace it is taken for stolen and the grant ends.
+
+use async_trait::async_trait;
+
+use super::{Grant, Issue, Tokens, person, refused, requested_resource, wrong_target};
+use crate::domain::client::{Client, GrantType};
+use crate::domain::error::{ErrorCode, OAuthError};
+use crate::domain::grant::{Grant as Family, GrantId, RefreshToken, Succession};
+use crate::domain::scope::Scope;
+use crate::domain::secret::{Nonce, Secret, SecretKind};
+use crate::oauth::web::Parameters;
+use crate::oauth::{Endpoints, unavailable};
+use crate::store::Rotation;
+use crate::telemetry::IssuedBy;
+
+/// Replaces a refresh token. Whoever was given one may use it, registered for the grant or not: it was given because the
+/// client registered for it, or because the person allowed `offline_access`.
+pub(super) struct RefreshTokenGrant;
+
+#[async_trait]
+impl Grant for RefreshTokenGrant {
+    fn grant_type(&self) -> GrantType {
+        GrantType::RefreshToken
+    }
+
+    async fn exchange(&self, at: &Endpoints, client: &Client, form: &Parameters) -> Result<Tokens, OAuthError> {
+        let presented = form.require("refresh_token")?;
+        let requested = requested_scope(client, form)?;
+        let resource = requested_resource(&at.config, client, form)?;
+        let token = Secret::parse(SecretKind::RefreshToken, presented)
+            .ok_or_else(|| refused(client, "this is not a refresh token"))?;
+        let found = at.store.refresh_token(&token.hash()).await.map_err(unavailable)?;
+        let (record, grant) =
+            found.ok_or_else(|| refused(client, "the refresh token is not known or its grant is gone"))?;
+        if grant.client_id != client.id {
+            return Err(refused(client, "the refresh token belongs to another client"));
+        }
+        check_life(at, client, &record, &grant).await?;
+        if resource.is_some_and(|resource| resource != grant.resource) {
+            return Err(wrong_target(client, "the refresh token is for another resource"));
+        }
+        let user = person(at, client, &grant.subject, &grant.resource)?;
+        let scope = requested.as_ref().unwrap_or(&record.scope);
+        if !record.scope.covers(scope) {
+            return Err(invalid_scope(client, "more scope was asked for than was granted"));
+        }
+        if let Some(succession) = &record.rotated {
+            return Ok(again(&token, succession));
+        }
+        // Groups may have changed since the person was asked.
+        let scope = scope.filtered(|name| at.config.may_be_granted(user, name));
+        rotate(at, client, &token, &record, &grant, scope).await
+    }
+}
+
+/// Whether the token still counts. One that was replaced longer ago than the grace is in two hands: the grant ends
+/// (RFC 9700 §4.14.2). One that has merely expired is worth nothing to anybody, and nothing follows from it.
+async fn check_life(at: &Endpoints, client: &Client, record: &RefreshToken, grant: &Family) -> Result<(), OAuthError> {
+    let now = at.now();
+    if now >= grant.expires_at {
+        return Err(refused(client, "the grant has expired"));
+    }
+    if record
+        .rotated
+        .as_ref()
+        .is_some_and(|succession| in_grace(at, succession))
+    {
+        return Ok(());
+    }
+    if now >= record.expires_at {
+        return Err(refused(client, "the refresh token has expired"));
+    }
+    match record.rotated {
+        Some(_) => Err(reused(at, client, &record.grant).await?),
+        None => Ok(()),
+    }
+}
+
+/// Replaces the token: one winner, however many race, and within the grace all of them get what the winner got.
+async fn rotate(
+    at: &Endpoints,
+    client: &Client,
+    token: &Secret,
+    record: &RefreshToken,
+    grant: &Family,
+    scope: Scope,
+) -> Result<Tokens, OAuthError> {
+    let (now, nonce) = (at.now(), Nonce::generate());
+    let (access, refresh) = successors(token, &nonce);
+    let issue = Issue {
+        grant_id: record.grant,
+        grant,
+        scope: &scope,
+        refresh_scope: &record.scope,
+        now,
+    };
+    let issued = issue.records(&at.config, access.hash(), Some(refresh.hash()));
+    let succession = Succession {
+        at: now,
+        nonce,
+        scope,
+        access_expires_at: issued.access.1.expires_at,
+    };
+    match at
+        .store
+        .rotate(&token.hash(), &succession, &issued)
+        .await
+        .map_err(unavailable)?
+    {
+        Rotation::Done => {
+            at.metrics.token_issued(IssuedBy::RefreshToken);
+            tracing::info!(client = %client.id, subject = %grant.subject, grant = %record.grant, "a refresh token was replaced");
+            Ok(again(token, &succession))
+        }
+        Rotation::AlreadyRotated(winner) if in_grace(at, &winner) => Ok(again(token, &winner)),
+        Rotation::AlreadyRotated(_) => Err(reused(at, client, &record.grant).await?),
+        Rotation::Unknown => Err(refused(client, "the grant ended meanwhile")),
+    }
+}
+
+/// Whether a replaced token still gets its successors again. A grace of zero is none at all.
+fn in_grace(at: &Endpoints, succession: &Succession) -> bool {
+    at.now().since(succession.at) < at.config.oauth.refresh_grace
+}
+
+fn successors(token: &Secret, nonce: &Nonce) -> (Secret, Secret) {
+    (
+        token.derive(SecretKind::AccessToken, nonce),
+        token.derive(SecretKind::RefreshToken, nonce),
+    )
+}
+
+/// The answer that belongs to a succession, the first time and every other.
+fn again(token: &Secret, succession: &Succession) -> Tokens {
+    let (access, refresh) = successors(token, &succession.nonce);
+    Tokens {
+        access,
+        access_expires_at: succession.access_expires_at,
+        scope: succession.scope.clone(),
+        refresh: Some(refresh),
+    }
+}
+
+/// Ends the grant of a refresh token that was presented again too late. The first error is ours, the second the client's.
+async fn reused(at: &Endpoints, client: &Client, grant: &GrantId) -> Result<OAuthError, OAuthError> {
+    at.store.revoke_grant(grant).await.map_err(unavailable)?;
+    tracing::warn!(client = %client.id, %grant, "a refresh token was presented again after its grace: its grant is revoked");
+    Ok(refused(client, "the refresh token was replaced before"))
+}
+
+/// The `scope` of the request; none means as before.
+fn requested_scope(client: &Client, form: &Parameters) -> Result<Option<Scope>, OAuthError> {
+    form.get("scope")
+        .map(str::parse)
+        .transpose()
+        .map_err(|_| invalid_scope(client, "scope is malformed"))
+        .map(|scope| scope.filter(|scope: &Scope| !scope.is_empty()))
+}
+
+fn invalid_scope(client: &Client, description: &'static str) -> OAuthError {
+    OAuthError::new(ErrorCode::InvalidScope, description).because(format!("client {}: {description}", client.id))
+}

@@ -1,0 +1,344 @@
+//! Headers on their way through: what is taken away, what is put in, and how values are written.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use pingora::http::{RequestHeader, ResponseHeader};
+
+use crate::config::{Claim, Config, DEFAULT_IDENTITY_HEADERS, Upstream};
+use crate::domain::grant::Grant;
+use crate::domain::scope::Scope;
+use crate::domain::user::User;
+
+/// The id of a request: in the log, at the upstream, in the response.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// What no client may tell an upstream, besides the identity headers: credentials, cookies, who forwarded what, and what
+/// belongs to one connection only.
+const STRIPPED: &[&str] = &[
+    "authorization",
+    "cookie",
+    "origin",
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-forwarded-port",
+    "x-forwarded-server",
+    "x-forwarded-prefix",
+    "x-forwarded-scheme",
+    "x-real-ip",
+    "x-request-id",
+    "connection",
+    "keep-alive",
+    "te",
+    "trailer",
+    "upgrade",
+    "expect",
+    "proxy-authorization",
+    "proxy-authenticate",
+    "proxy-connection",
+    "http2-settings",
+];
+
+/// What no upstream may tell a client.
+const HIDDEN: &[&str] = &[
+    "set-cookie",
+    "set-cookie2",
+    "www-authenticate",
+    "proxy-authenticate",
+    "server",
+    "x-powered-by",
+    "connection",
+    "keep-alive",
+    "upgrade",
+    "trailer",
+    "proxy-connection",
+    "alt-svc",
+    "clear-site-data",
+    "strict-transport-security",
+    "public-key-pins",
+    "x-request-id",
+];
+
+/// Visible ASCII and spaces stay, except `%`.
+const VALUE: &AsciiSet = &CONTROLS.add(b'%');
+/// The same where commas separate.
+const ITEM: &AsciiSet = &VALUE.add(b',');
+
+/// Which request headers an upstream never gets from a client.
+#[derive(Debug)]
+pub(super) struct Guarded(Vec<String>);
+
+impl Guarded {
+    /// The names for one upstream: the fixed ones, every identity header, and the static headers that we set.
+    pub(super) fn of(upstream: &Upstream) -> Self {
+        let usual = DEFAULT_IDENTITY_HEADERS;
+        let identity = usual
+            .iter()
+            .chain(&upstream.identity_headers)
+            .map(|(name, _)| name.as_str());
+        let fixed = upstream.headers.iter().map(|(name, _)| name.as_str());
+        let mut names: Vec<String> = STRIPPED
+            .iter()
+            .copied()
+            .chain(identity)
+            .chain(fixed)
+            .map(str::to_owned)
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        Self(names)
+    }
+
+    /// Whether a header is one of them, in any spelling: servers that hand headers to programs as variables take `_` and `-`
+    /// for the same.
+    pub(super) fn contains(&self, name: &str) -> bool {
+        let dashed: Cow<'_, str> = if name.contains('_') {
+            name.replace('_', "-").into()
+        } else {
+            name.into()
+        };
+        dashed.starts_with("proxy-") || self.0.binary_search_by(|own| own.as_str().cmp(&dashed)).is_ok()
+    }
+}
+
+/// What the headers of one caller say, made once and used for every request.
+pub(super) fn identity(
+    upstream: &Upstream,
+    grant: &Grant,
+    scope: &Scope,
+    user: Option<&User>,
+) -> Vec<(HeaderName, HeaderValue)> {
+    let value = |claim: Claim| -> Option<String> {
+        match claim {
+            Claim::Subject => Some(encode(grant.subject.as_str())),
+            Claim::Username => user.map(|user| encode(&user.username)),
+            Claim::Email => user.and_then(|user| user.email.as_deref()).map(encode),
+            Claim::Name => user.and_then(|user| user.name.as_deref()).map(encode),
+            Claim::Groups => user.filter(|user| !user.groups.is_empty()).map(|user| {
+                user.groups
+                    .iter()
+                    .map(|group| trim_encoded(utf8_percent_encode(group, ITEM).to_string()))
+                    .collect::<Vec<_>>()
+                    .join(",")
+            }),
+            Claim::Scope => Some(scope.to_string())
+                .filter(|scope| !scope.is_empty())
+                .map(|scope| encode(&scope)),
+            Claim::ClientId => Some(encode(grant.client_id.as_str())),
+        }
+    };
+    let header = |(name, claim): &(HeaderName, Claim)| {
+        let value = HeaderValue::from_str(&value(*claim)?).ok()?;
+        Some((name.clone(), value))
+    };
+    upstream.identity_headers.iter().filter_map(header).collect()
+}
+
+/// Contract §4: anything but visible ASCII and spaces is percent-encoded, and so is `%`.
+fn encode(text: &str) -> String {
+    trim_encoded(utf8_percent_encode(text, VALUE).to_string())
+}
+
+/// Outer spaces would be lost on the way.
+fn trim_encoded(text: String) -> String {
+    if text.trim_matches(' ').len() == text.len() {
+        return text;
+    }
+    let inner = text.trim_matches(' ');
+    let lead = text.len() - text.trim_start_matches(' ').len();
+    let trail = text.len() - lead - inner.len();
+    format!("{}{inner}{}", "%20".repeat(lead), "%20".repeat(trail))
+}
+
+/// Who the request came from and under which name.
+pub(super) struct Arrival<'a> {
+    pub(super) address: Option<IpAddr>,
+    pub(super) host: &'a HeaderValue,
+    pub(super) scheme: &'static str,
+    pub(super) request_id: &'a HeaderValue,
+}
+
+/// Turns a client's request into the one that the upstream gets. Everything not named above passes as it is.
+pub(super) fn prepare(
+    request: &mut RequestHeader,
+    guarded: &Guarded,
+    identity: &[(HeaderName, HeaderValue)],
+    upstream: &Upstream,
+    authority: &HeaderValue,
+    arrival: &Arrival<'_>,
+) -> pingora::Result<()> {
+    // What the client calls hop-by-hop goes as well, read before Connection itself goes.
+    let mut gone: Vec<HeaderName> = connection_options(&request.headers);
+    gone.extend(
+        request
+            .headers
+            .keys()
+            .filter(|name| guarded.contains(name.as_str()))
+            .cloned(),
+    );
+    for name in &gone {
+        request.remove_header(name);
+    }
+    for (name, value) in identity.iter().chain(&upstream.headers) {
+        request.insert_header(name.clone(), value.clone())?;
+    }
+    request.insert_header(header::HOST, authority.clone())?;
+    request.insert_header(REQUEST_ID, arrival.request_id.clone())?;
+    if let Some(address) = arrival.address {
+        request.insert_header(FORWARDED_FOR, address.to_string())?;
+    }
+    request.insert_header(FORWARDED_HOST, arrival.host.clone())?;
+    request.insert_header(FORWARDED_PROTO, arrival.scheme)
+}
+
+/// The headers that `Connection` names (RFC 9110 §7.6.1), but none that we or the framing need.
+fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
+    let listed = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    listed
+        .filter_map(|name| HeaderName::try_from(name.trim()).ok())
+        .filter(|name| {
+            ![
+                header::HOST,
+                header::CONTENT_LENGTH,
+                header::TRANSFER_ENCODING,
+                header::CONTENT_TYPE,
+            ]
+            .contains(name)
+        })
+        .collect()
+}
+
+/// Takes from an upstream's response what is not for the client, and says how streams are to be treated on the way.
+/// Whether it is an event stream.
+pub(super) fn clean_response(
+    response: &mut ResponseHeader,
+    config: &Config,
+    upstream: &Upstream,
+) -> pingora::Result<bool> {
+    let hidden = |name: &str| {
+        HIDDEN.contains(&name)
+            || name.starts_with("access-control-")
+            || DEFAULT_IDENTITY_HEADERS
+                .iter()
+                .chain(&upstream.identity_headers)
+                .any(|(own, _)| own.as_str() == name)
+            || upstream.headers.iter().any(|(own, _)| own.as_str() == name)
+    };
+    let gone: Vec<HeaderName> = response
+        .headers
+        .keys()
+        .filter(|name| hidden(name.as_str()))
+        .cloned()
+        .collect();
+    for name in &gone {
+        response.remove_header(name);
+    }
+    if let Some(location) = response.headers.get(header::LOCATION) {
+        match location
+            .to_str()
+            .ok()
+            .and_then(|location| public_location(location, config, upstream))
+        {
+            Some(public) => response.insert_header(header::LOCATION, public)?,
+            None => {
+                response.remove_header(&header::LOCATION);
+            }
+        }
+    }
+    let content_type = response
+        .headers
+        .get(header::CONTENT_TYPE)
+        .map(HeaderValue::as_bytes)
+        .unwrap_or_default();
+    let is_stream = content_type
+        .get(..17)
+        .is_some_and(|start| start.eq_ignore_ascii_case(b"text/event-stream"));
+    if is_stream {
+        response.insert_header(ACCEL_BUFFERING, "no")?;
+        if !response.headers.contains_key(header::CACHE_CONTROL) {
+            response.insert_header(header::CACHE_CONTROL, "no-cache, no-transform")?;
+        }
+    }
+    Ok(is_stream)
+}
+
+/// A redirect that stays within the upstream's endpoint, as the client would reach it; none that leads elsewhere, where the
+/// client would take its token along or lose it.
+fn public_location(location: &str, config: &Config, upstream: &Upstream) -> Option<String> {
+    let scheme = if upstream.url.tls { "https" } else { "http" };
+    let path = match location.strip_prefix(&format!("{scheme}://{}", upstream.url.authority)) {
+        Some(path) => path,
+        None if location.starts_with('/') && !location.starts_with("//") => location,
+        None => return None,
+    };
+    let base = upstream.url.path.strip_suffix('/').unwrap_or(&upstream.url.path);
+    let below = path
+        .strip_prefix(base)
+        .filter(|rest| rest.is_empty() || rest.starts_with(['/', '?']))?;
+    let host = upstream
+        .host
+        .as_ref()
+        .map_or_else(|| config.public_url.authority(), Clone::clone);
+    Some(format!("{}://{host}{}{below}", config.public_url.scheme, upstream.path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn values_are_visible_ascii_and_say_what_they_said() {
+        for (text, encoded) in [
+            ("ada", "ada"),
+            ("Zoë", "Zo%C3%AB"),
+            ("100%", "100%25"),
+            ("a b", "a b"),
+            (" a ", "%20a%20"),
+            ("a\r\nb", "a%0D%0Ab"),
+            ("  ", "%20%20"),
+        ] {
+            assert_eq!(encode(text), encoded, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn every_spelling_of_a_guarded_name_is_guarded() {
+        let guarded = Guarded(vec!["authorization".to_owned(), "x-forwarded-user".to_owned()]);
+        for name in [
+            "x-forwarded-user",
+            "x_forwarded_user",
+            "x-forwarded_user",
+            "authorization",
+            "proxy-anything",
+            "proxy_anything",
+        ] {
+            assert!(guarded.contains(name), "{name}");
+        }
+        assert!(!guarded.contains("x-forwarded-users") && !guarded.contains("accept"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_becomes_a_header_value_and_comes_back(text in any::<String>()) {
+            for encoded in [encode(&text), trim_encoded(utf8_percent_encode(&text, ITEM).to_string())] {
+                prop_assert!(encoded.bytes().all(|b| (0x20..0x7f).contains(&b)));
+                prop_assert_eq!(encoded.trim(), &encoded);
+                prop_assert!(HeaderValue::from_str(&encoded).is_ok());
+                prop_assert_eq!(percent_encoding::percent_decode_str(&encoded).decode_utf8().unwrap(), text.as_str());
+            }
+        }
+    }
+}

@@ -1,0 +1,625 @@
+//! Floor 4: the proxy, and the only floor that knows the engine.
+//!
+//! ```text
+//! request_filter           head in order? → host ours? → endpoint of ours? → upstream? → origin? → token? → limits?
+//!    │ each may answer       (route)                     (oauth)            (route)     (origin)  (bearer)  (rate)
+//! upstream_peer            where the permit says; without a permit, nowhere
+//! upstream_request_filter  credentials and claims of the client out, ours in (headers)
+//! request_body_filter      counts; keeps the beginning for error answers
+//! response_filter          what the upstream may not tell a client out, CORS in
+//! response_body_filter     passes
+//! fail_to_proxy            502, 504, 503 in JSON-RPC form (reply)
+//! logging                  one metric, one access line
+//! ```
+
+mod bearer;
+mod bridge;
+mod headers;
+pub mod listener;
+mod origin;
+mod rate;
+mod reply;
+mod route;
+mod watchdog;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Method, StatusCode};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::prelude::HttpPeer;
+use pingora::protocols::http::ServerSession;
+use pingora::proxy::{FailToProxy, ProxyHttp, Session};
+use pingora::{Error, ErrorSource, ErrorType};
+
+use self::bearer::{Bearer, Permit};
+use self::headers::{Arrival, Guarded, REQUEST_ID};
+use self::listener::{InFlight, InFlightGuard};
+use self::origin::{Origin, Origins};
+use self::rate::Rates;
+use self::reply::{KEPT_BODY, Refusal, RpcError};
+use self::route::Routes;
+use self::watchdog::Watchdog;
+use crate::config::Upstream;
+use crate::domain::secret::random_bytes;
+use crate::oauth::{Call, Endpoints};
+use crate::telemetry::{AuthDecision, Outcome, StreamGuard, UpstreamFailure, UpstreamMetrics};
+
+/// Idle connections to upstreams are let go before the upstream does it: Node closes after five seconds, and a request that
+/// meets a closing connection fails.
+const UPSTREAM_IDLE: Duration = Duration::from_secs(4);
+/// Marks an upstream that refused the gateway's own credentials.
+const UPSTREAM_UNAUTHORIZED: ErrorType = ErrorType::new("upstream answered 401");
+/// Marks a body that grew over its limit.
+const BODY_TOO_LARGE: ErrorType = ErrorType::new("request body over the limit");
+
+/// The gateway as the engine sees it.
+pub struct Gateway {
+    endpoints: Arc<Endpoints>,
+    routes: Routes,
+    bearer: Bearer,
+    rates: Rates,
+    /// By the upstream's place in the configuration.
+    mounts: Vec<Mount>,
+    in_flight: InFlight,
+}
+
+/// What is worked out once for each upstream.
+struct Mount {
+    guarded: Guarded,
+    origins: Origins,
+    authority: HeaderValue,
+    metrics: UpstreamMetrics,
+}
+
+/// What is remembered while a request is served.
+pub struct Exchange {
+    started: Instant,
+    request_id: HeaderValue,
+    upstream: Option<usize>,
+    permit: Option<Arc<Permit>>,
+    origin: Origin,
+    watchdog: Watchdog,
+    /// The beginning of the body, and whether it is the whole of it.
+    body: Vec<Bytes>,
+    body_length: u64,
+    body_complete: bool,
+    outcome: Option<Outcome>,
+    stream: Option<StreamGuard>,
+    _in_flight: InFlightGuard,
+}
+
+/// What is said of an error, if anybody is there to be told.
+type Said = Option<(StatusCode, RpcError, &'static str)>;
+
+/// Where a request is on its way.
+enum Step {
+    /// It was answered.
+    Answered,
+    /// It may go to its upstream.
+    Forward,
+}
+
+impl Gateway {
+    /// A gateway over these parts.
+    #[must_use]
+    pub fn new(endpoints: Arc<Endpoints>) -> Self {
+        let config = Arc::clone(&endpoints.config);
+        let routes = Routes::new(&config);
+        let own = routes.own_origins(config.public_url.scheme);
+        let mount = |upstream: &Upstream| Mount {
+            guarded: Guarded::of(upstream),
+            origins: Origins::of(upstream, &own, config.public_url.scheme),
+            // The configuration took it from a parsed URL, which holds nothing that a header may not.
+            authority: HeaderValue::from_str(&upstream.url.authority)
+                .unwrap_or_else(|_| HeaderValue::from_static("upstream")),
+            metrics: endpoints.metrics.upstream(&upstream.name),
+        };
+        let mounts = config.upstreams.iter().map(mount).collect();
+        Self {
+            endpoints,
+            routes,
+            bearer: Bearer::new(),
+            rates: Rates::new(),
+            mounts,
+            in_flight: InFlight::default(),
+        }
+    }
+
+    fn upstream(&self, exchange: &Exchange) -> Option<(&Upstream, &Mount)> {
+        let index = exchange.upstream?;
+        Some((self.endpoints.config.upstreams.get(index)?, self.mounts.get(index)?))
+    }
+
+    /// Everything that is decided before an upstream hears of a request.
+    async fn decide(&self, session: &mut Session, exchange: &mut Exchange) -> pingora::Result<Result<Step, Refusal>> {
+        let head = session.req_header();
+        let raw = raw_head(session.as_downstream());
+        if let Err(refusal) = route::check_head(&head.method, &head.uri, &head.headers, raw.as_deref()) {
+            return Ok(Err(refusal));
+        }
+        let host = match route::host(&head.headers) {
+            Ok(host) => host,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        if !self.routes.knows(&host) {
+            return Ok(Err(reply::plain(
+                StatusCode::MISDIRECTED_REQUEST,
+                "invalid_request",
+                "this host is not served here",
+            )
+            .into()));
+        }
+        let path = head.uri.path().to_owned();
+        if let Some((route, about)) = self.endpoints.route(&path) {
+            let request = match bridge::whole_request(session).await? {
+                Ok(request) => request,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            let Some(address) = bridge::peer_address(session) else {
+                return Ok(Err(reply::plain(
+                    StatusCode::BAD_REQUEST,
+                    "invalid_request",
+                    "the connection has no address",
+                )
+                .into()));
+            };
+            let answer = self
+                .endpoints
+                .handle(
+                    route,
+                    &Call {
+                        request: &request,
+                        about,
+                        address,
+                    },
+                )
+                .await;
+            bridge::send(
+                session,
+                reply::with(answer, REQUEST_ID, exchange.request_id.clone()),
+                false,
+            )
+            .await?;
+            return Ok(Ok(Step::Answered));
+        }
+        let Some(index) = self.routes.find(&host, &path) else {
+            return Ok(Err(crate::oauth::not_found().into()));
+        };
+        exchange.upstream = Some(index);
+        Ok(self.admit(session, exchange, index).await)
+    }
+
+    /// Everything between knowing the upstream and forwarding to it.
+    async fn admit(&self, session: &Session, exchange: &mut Exchange, index: usize) -> Result<Step, Refusal> {
+        let head = session.req_header();
+        let Some((upstream, mount)) = self.upstream(exchange) else {
+            return Err(crate::oauth::not_found().into());
+        };
+        let origin = mount.origins.judge(&head.headers);
+        if let Origin::Foreign = origin {
+            self.endpoints
+                .metrics
+                .decision(&upstream.name, AuthDecision::OriginDenied);
+            return Err(reply::plain(
+                StatusCode::FORBIDDEN,
+                "invalid_request",
+                "this origin is not allowed here",
+            )
+            .into());
+        }
+        exchange.origin = origin;
+        if head.method == Method::OPTIONS {
+            return Err(origin::preflight(&head.headers).into());
+        }
+        if ![Method::GET, Method::POST, Method::DELETE, Method::HEAD].contains(&head.method) {
+            let answer = reply::plain(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "invalid_request",
+                "this method is not allowed here",
+            );
+            return Err(reply::with(
+                answer,
+                header::ALLOW,
+                HeaderValue::from_static("GET, POST, DELETE, HEAD, OPTIONS"),
+            )
+            .into());
+        }
+        let permit = self
+            .bearer
+            .authorize(&self.endpoints, index, &head.headers)
+            .await
+            .map_err(|denial| {
+                match denial.decision {
+                    Some(decision) => self.endpoints.metrics.decision(&upstream.name, decision),
+                    None => exchange.outcome = Some(Outcome::Unavailable),
+                }
+                Refusal {
+                    answer: denial.answer,
+                    close: false,
+                }
+            })?;
+        if let Some(per_minute) = upstream.limits.requests_per_minute
+            && let Err(wait) = self
+                .rates
+                .admit(index, &permit.subject, per_minute, self.endpoints.now())
+        {
+            let answer = reply::rpc(
+                StatusCode::TOO_MANY_REQUESTS,
+                RpcError::TooMany,
+                "too many requests",
+                None,
+            );
+            return Err(reply::with(answer, header::RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1)).into());
+        }
+        if bridge::declared_length(session).is_some_and(|length| length > upstream.limits.body) {
+            return Err(Refusal::closing(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "invalid_request",
+                "the body is too large",
+            ));
+        }
+        mount.metrics.allowed();
+        exchange.permit = Some(permit);
+        Ok(Step::Forward)
+    }
+
+    /// Sends an answer of ours about an exchange, with its id and what browsers need.
+    async fn answer(&self, session: &mut Session, exchange: &mut Exchange, refusal: Refusal) -> pingora::Result<()> {
+        let Refusal { mut answer, close } = refusal;
+        answer.headers_mut().insert(REQUEST_ID, exchange.request_id.clone());
+        origin::cors(&exchange.origin, |name, value| {
+            answer.headers_mut().insert(name, value);
+        });
+        if exchange.outcome.is_none() {
+            exchange.outcome = Some(match answer.status() {
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Outcome::Denied,
+                StatusCode::NO_CONTENT => Outcome::Ok,
+                _ => Outcome::Rejected,
+            });
+        }
+        bridge::send(session, *answer, close).await
+    }
+
+    /// What an error of the engine means: status, what to say, what to count. `None` if nobody is there to be told.
+    fn verdict(error: &Error, exchange: &Exchange) -> (Said, Outcome, Option<UpstreamFailure>) {
+        use ErrorType as E;
+        let failed = |message, failure| {
+            (
+                Some((StatusCode::BAD_GATEWAY, RpcError::UpstreamFailed, message)),
+                Outcome::UpstreamFailed,
+                Some(failure),
+            )
+        };
+        let late = (
+            Some((
+                StatusCode::GATEWAY_TIMEOUT,
+                RpcError::UpstreamTimeout,
+                "the server did not answer in time",
+            )),
+            Outcome::UpstreamFailed,
+            Some(UpstreamFailure::Timeout),
+        );
+        if exchange.watchdog.has_barked() {
+            return late;
+        }
+        match (error.etype(), error.esource()) {
+            (kind, _) if *kind == BODY_TOO_LARGE => (
+                Some((
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    RpcError::TooMany,
+                    "the body is too large",
+                )),
+                Outcome::Rejected,
+                None,
+            ),
+            (kind, _) if *kind == UPSTREAM_UNAUTHORIZED => failed(
+                "the server refused the gateway's credentials",
+                UpstreamFailure::Unauthorized,
+            ),
+            (_, ErrorSource::Downstream) => (None, Outcome::ClientGone, None),
+            (E::ConnectTimedout | E::TLSHandshakeTimedout | E::ReadTimedout | E::WriteTimedout, _) => late,
+            (
+                E::ConnectRefused
+                | E::ConnectNoRoute
+                | E::ConnectError
+                | E::ConnectProxyFailure
+                | E::BindError
+                | E::SocketError,
+                _,
+            ) => failed("the server cannot be reached", UpstreamFailure::Connect),
+            (E::TLSHandshakeFailure | E::InvalidCert | E::TLSWantX509Lookup, _) => {
+                failed("the server's certificate cannot be trusted", UpstreamFailure::Tls)
+            }
+            (E::InvalidHTTPHeader | E::H1Error | E::H2Error | E::InvalidH2, _) => {
+                failed("the server's answer is not HTTP", UpstreamFailure::Protocol)
+            }
+            (_, ErrorSource::Upstream) => failed("the connection to the server broke", UpstreamFailure::Broken),
+            _ => (
+                Some((
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    RpcError::Unavailable,
+                    "the gateway cannot serve this request right now",
+                )),
+                Outcome::Unavailable,
+                None,
+            ),
+        }
+    }
+}
+
+/// The head as it came over the wire: HTTP/1 only.
+fn raw_head(session: &ServerSession) -> Option<Bytes> {
+    match session {
+        ServerSession::H1(session) => Some(session.get_headers_raw_bytes()),
+        _ => None,
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = Exchange;
+
+    fn new_ctx(&self) -> Exchange {
+        let id: String = random_bytes::<16>()
+            .iter()
+            .fold(String::with_capacity(32), |mut text, byte| {
+                text.extend(
+                    [byte >> 4, byte & 15]
+                        .into_iter()
+                        .filter_map(|digit| char::from_digit(digit.into(), 16)),
+                );
+                text
+            });
+        Exchange {
+            started: Instant::now(),
+            request_id: HeaderValue::from_str(&id).unwrap_or_else(|_| HeaderValue::from_static("0")),
+            upstream: None,
+            permit: None,
+            origin: Origin::None,
+            watchdog: Watchdog::default(),
+            body: Vec::new(),
+            body_length: 0,
+            body_complete: false,
+            outcome: None,
+            stream: None,
+            _in_flight: self.in_flight.enter(),
+        }
+    }
+
+    // No modules: nothing may compress, buffer or rewrite on the way.
+    fn init_downstream_modules(&self, _modules: &mut pingora::modules::http::HttpModules) {}
+
+    async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> pingora::Result<bool> {
+        exchange.watchdog = Watchdog::of(session.as_downstream().digest());
+        match self.decide(session, exchange).await? {
+            Ok(Step::Answered) => Ok(true),
+            Ok(Step::Forward) => {
+                bridge::continue_if_expected(session).await?;
+                Ok(false)
+            }
+            Err(refusal) => {
+                self.answer(session, exchange, refusal).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, exchange: &mut Exchange) -> pingora::Result<Box<HttpPeer>> {
+        let permitted = exchange.permit.as_ref().map(|permit| permit.upstream());
+        let upstream = permitted.and_then(|index| self.endpoints.config.upstreams.get(index));
+        let upstream =
+            upstream.ok_or_else(|| Error::explain(ErrorType::InternalError, "a request without a permit"))?;
+        let url = &upstream.url;
+        let mut peer = HttpPeer::new((url.host.as_str(), url.port), url.tls, url.host.clone());
+        let options = &mut peer.options;
+        options.connection_timeout = Some(upstream.limits.connect_timeout);
+        options.total_connection_timeout = Some(upstream.limits.connect_timeout);
+        options.idle_timeout = Some(UPSTREAM_IDLE);
+        Ok(Box::new(peer))
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        exchange: &mut Exchange,
+    ) -> pingora::Result<()> {
+        let (Some(permit), Some((upstream, mount))) = (exchange.permit.clone(), self.upstream(exchange)) else {
+            return Err(Error::explain(ErrorType::InternalError, "a request without a permit"));
+        };
+        let target = route::forwarded(upstream, &request.uri);
+        request.set_raw_path(target.as_bytes())?;
+        let host = request
+            .headers
+            .get(header::HOST)
+            .cloned()
+            .unwrap_or_else(|| HeaderValue::from_static(""));
+        let arrival = Arrival {
+            address: bridge::peer_address(session),
+            host: &host,
+            scheme: self.endpoints.config.public_url.scheme,
+            request_id: &exchange.request_id,
+        };
+        headers::prepare(
+            request,
+            &mount.guarded,
+            &permit.identity,
+            upstream,
+            &mount.authority,
+            &arrival,
+        )?;
+        self.endpoints.metrics.overhead(exchange.started.elapsed());
+        exchange.watchdog.expect_within(upstream.limits.response_timeout);
+        Ok(())
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        exchange: &mut Exchange,
+    ) -> pingora::Result<()> {
+        exchange.body_complete |= end;
+        let Some(chunk) = body.as_ref().filter(|chunk| !chunk.is_empty()) else {
+            return Ok(());
+        };
+        if exchange.body_length <= KEPT_BODY as u64 {
+            exchange.body.push(chunk.clone());
+        }
+        exchange.body_length += chunk.len() as u64;
+        if self
+            .upstream(exchange)
+            .is_none_or(|(upstream, _)| exchange.body_length > upstream.limits.body)
+        {
+            return Err(Error::new(BODY_TOO_LARGE).into_down());
+        }
+        // Time that the client takes to send is not the upstream's.
+        if let Some((upstream, _)) = self.upstream(exchange) {
+            exchange.watchdog.expect_within(upstream.limits.response_timeout);
+        }
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        _session: &mut Session,
+        response: &mut ResponseHeader,
+        exchange: &mut Exchange,
+    ) -> pingora::Result<()> {
+        let Some((upstream, mount)) = self.upstream(exchange) else {
+            return Err(Error::explain(
+                ErrorType::InternalError,
+                "a response without an upstream",
+            ));
+        };
+        if response.status == StatusCode::UNAUTHORIZED {
+            return Err(Error::new(UPSTREAM_UNAUTHORIZED).into_up());
+        }
+        let is_stream = headers::clean_response(response, &self.endpoints.config, upstream)?;
+        let stream = is_stream.then(|| mount.metrics.stream());
+        response.insert_header(REQUEST_ID, exchange.request_id.clone())?;
+        let mut failed = None;
+        origin::cors(&exchange.origin, |name, value| {
+            failed = if name == header::VARY {
+                response.append_header(name, value).err()
+            } else {
+                response.insert_header(name, value).err()
+            };
+        });
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        exchange.outcome = Some(match response.status.as_u16() {
+            0..400 => Outcome::Ok,
+            400..500 => Outcome::UpstreamClientError,
+            _ => Outcome::UpstreamServerError,
+        });
+        match upstream.limits.idle_stream {
+            Some(idle) => exchange.watchdog.expect_within(idle),
+            None => exchange.watchdog.rest(),
+        }
+        exchange.stream = stream;
+        Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        _body: &mut Option<Bytes>,
+        end: bool,
+        exchange: &mut Exchange,
+    ) -> pingora::Result<Option<Duration>> {
+        match self
+            .upstream(exchange)
+            .and_then(|(upstream, _)| upstream.limits.idle_stream)
+        {
+            Some(idle) if !end => exchange.watchdog.expect_within(idle),
+            _ => exchange.watchdog.rest(),
+        }
+        Ok(None)
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, exchange: &mut Exchange) -> FailToProxy {
+        let (answer, outcome, failure) = Self::verdict(error, exchange);
+        exchange.outcome = Some(outcome);
+        if let (Some(failure), Some((upstream, _))) = (failure, self.upstream(exchange)) {
+            self.endpoints.metrics.upstream_error(&upstream.name, failure);
+            tracing::warn!(upstream = upstream.name, kind = failure.as_str(), error = %error, "an upstream failed");
+        }
+        let began = session
+            .response_written()
+            .is_some_and(|head| head.status.as_u16() >= 200);
+        let status = answer.as_ref().map_or(0, |(status, ..)| status.as_u16());
+        if let (Some((status, code, message)), false) = (answer, began) {
+            let body = exchange.body.concat();
+            let request = exchange.body_complete.then_some(body.as_slice());
+            let refusal = Refusal::final_answer(reply::rpc(status, code, message, request));
+            if let Err(error) = self.answer(session, exchange, refusal).await {
+                tracing::debug!(%error, "an error could not be sent");
+            }
+        }
+        exchange.watchdog.rest();
+        FailToProxy {
+            error_code: status,
+            can_reuse_downstream: false,
+        }
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
+        exchange.watchdog.rest();
+        let took = exchange.started.elapsed();
+        let head = session.req_header();
+        let status = session
+            .response_written()
+            .map_or(0, |response| response.status.as_u16());
+        let upstream = self.upstream(exchange);
+        let method = rpc_method(head, exchange);
+        if let Some((upstream, mount)) = upstream {
+            let broken = error.is_some_and(|error| *error.esource() == ErrorSource::Downstream)
+                && !exchange.watchdog.has_barked();
+            let outcome = match exchange.outcome {
+                Some(outcome @ (Outcome::Rejected | Outcome::UpstreamFailed)) => outcome,
+                _ if broken => Outcome::ClientGone,
+                Some(outcome) => outcome,
+                None => Outcome::ClientGone,
+            };
+            self.endpoints.metrics.request(&upstream.name, method, outcome);
+            mount.metrics.duration(took);
+        }
+        tracing::info!(
+            target: "mcpgate::access",
+            request_id = exchange.request_id.to_str().unwrap_or_default(),
+            client_address = bridge::peer_address(session).map(tracing::field::display),
+            method = head.method.as_str(),
+            path = head.uri.path(),
+            status,
+            duration_ms = took.as_secs_f64() * 1000.0,
+            upstream = upstream.map(|(upstream, _)| upstream.name.as_str()),
+            rpc_method = upstream.map(|_| method),
+            subject = exchange.permit.as_ref().map(|permit| permit.subject.as_str()),
+            client_id = exchange.permit.as_ref().map(|permit| permit.client_id.as_str()),
+            "request"
+        );
+    }
+
+    fn suppress_error_log(&self, _session: &Session, _exchange: &Exchange, _error: &Error) -> bool {
+        // Errors are logged here, once, in our words.
+        true
+    }
+}
+
+/// The JSON-RPC method for metrics: from its header, else from the body if all of it was kept.
+fn rpc_method(head: &RequestHeader, exchange: &Exchange) -> &'static str {
+    if let Some(method) = head.headers.get("mcp-method").and_then(|value| value.to_str().ok()) {
+        return reply::method_label(method);
+    }
+    match exchange.body.as_slice() {
+        [whole] if exchange.body_complete && whole.len() <= KEPT_BODY => reply::method_of(whole),
+        _ => "other",
+    }
+}

@@ -1,0 +1,276 @@
+//! The well-known documents, as clients meet them.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should stop")]
+
+mod support {
+    pub(crate) mod endpoints;
+    pub(crate) mod memory;
+}
+
+use bytes::Bytes;
+use http::Request;
+use mcpgate::config::RootResource;
+use mcpgate::domain::uri::Resource;
+use serde_json::json;
+use support::endpoints::{FILES, Gateway, NOTES, ORIGIN};
+
+const SERVER: &str = "/.well-known/oauth-authorization-server";
+const RESOURCE: &str = "/.well-known/oauth-protected-resource";
+
+#[tokio::test]
+async fn the_server_says_what_it_can_do_and_nothing_else() {
+    let gateway = Gateway::new();
+    let reply = gateway.get(SERVER).await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.header("content-type"), Some("application/json"));
+    assert_eq!(reply.header("cache-control"), Some("public, max-age=300"));
+    assert_eq!(reply.header("access-control-allow-origin"), Some("*"));
+    let methods = json!(["none", "client_secret_post", "client_secret_basic"]);
+    let expected = json!({
+        "issuer": "https://gw.example",
+        "authorization_endpoint": "https://gw.example/authorize",
+        "token_endpoint": "https://gw.example/token",
+        "registration_endpoint": "https://gw.example/register",
+        "revocation_endpoint": "https://gw.example/revoke",
+        "revocation_endpoint_auth_methods_supported": methods,
+        "scopes_supported": [
+            "openid", "profile", "email", "offline_access", "files:read", "files:write", "files:admin"
+        ],
+        "response_types_supported": ["code"],
+        "response_modes_supported": ["query"],
+        "grant_types_supported": ["authorization_code", "refresh_token"],
+        "token_endpoint_auth_methods_supported": methods,
+        "code_challenge_methods_supported": ["S256"],
+        "authorization_response_iss_parameter_supported": true,
+    });
+    assert_eq!(reply.json(), expected);
+}
+
+#[tokio::test]
+async fn what_is_turned_off_is_not_announced() {
+    let gateway = Gateway::with(|config| {
+        config.oauth.dynamic_registration = false;
+        config.oauth.issuer_in_response = false;
+        config.oauth.endpoint_prefix = "/api/auth/mcp".to_owned();
+    });
+    let answer = gateway.get(SERVER).await.fine().json();
+    assert!(answer.get("registration_endpoint").is_none());
+    assert!(answer.get("authorization_response_iss_parameter_supported").is_none());
+    assert_eq!(answer["issuer"], ORIGIN);
+    assert_eq!(answer["token_endpoint"], "https://gw.example/api/auth/mcp/token");
+    assert_eq!(
+        answer["authorization_endpoint"],
+        "https://gw.example/api/auth/mcp/authorize"
+    );
+    for path in ["/token", "/api/auth/mcp/token"] {
+        gateway
+            .post(path, None, &[("client_id", "x")])
+            .await
+            .refused(401, "invalid_client");
+    }
+}
+
+#[tokio::test]
+async fn the_server_s_document_is_found_under_every_upstream_and_nowhere_else() {
+    let gateway = Gateway::new();
+    let at_root = gateway.get(SERVER).await.json();
+    for path in [
+        format!("{SERVER}/files/mcp"),
+        format!("{SERVER}/files/mcp/"),
+        format!("{SERVER}/notes"),
+        format!("/notes{SERVER}"),
+        format!("/files/mcp{SERVER}"),
+        format!("/files/mcp{SERVER}/"),
+        format!("{SERVER}/"),
+        format!("{SERVER}?x=y"),
+    ] {
+        assert_eq!(gateway.get(&path).await.fine().json(), at_root, "{path}");
+    }
+    for path in [
+        format!("{SERVER}/files"),
+        format!("{SERVER}/files/mcp/deeper"),
+        format!("{SERVER}/NOTES"),
+        format!("{SERVER}/notes//"),
+        format!("/nothing{SERVER}"),
+        "/.well-known/openid-configuration".to_owned(),
+        "/.well-known/openid-configuration/notes".to_owned(),
+        "/notes/.well-known/openid-configuration".to_owned(),
+        "/.well-known/jwks.json".to_owned(),
+    ] {
+        let reply = gateway.get(&path).await;
+        assert_eq!(
+            (reply.status.as_u16(), reply.json()["error"].as_str()),
+            (404, Some("not_found")),
+            "{path}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn each_upstream_has_a_document_of_its_own() {
+    let gateway = Gateway::new();
+    let files = json!({
+        "resource": FILES,
+        "authorization_servers": [ORIGIN],
+        "bearer_methods_supported": ["header"],
+        "scopes_supported": ["files:read"],
+        "resource_name": "files",
+    });
+    for path in [
+        format!("{RESOURCE}/files/mcp"),
+        format!("/files/mcp{RESOURCE}"),
+        format!("{RESOURCE}/files/mcp?x=y"),
+    ] {
+        let reply = gateway.get(&path).await.fine();
+        assert_eq!(reply.json(), files, "{path}");
+        assert_eq!(reply.header("cache-control"), Some("public, max-age=300"));
+        assert_eq!(reply.header("access-control-allow-origin"), Some("*"));
+    }
+    let notes = gateway.get(&format!("{RESOURCE}/notes")).await.fine().json();
+    assert_eq!(notes["resource"], NOTES);
+    assert!(notes.get("scopes_supported").is_none());
+    // Whoever was given the URL with a slash compares with that.
+    let slash = gateway.get(&format!("{RESOURCE}/notes/")).await.fine().json();
+    assert_eq!(slash["resource"], "https://gw.example/notes/");
+}
+
+#[tokio::test]
+async fn an_unknown_upstream_has_no_document() {
+    let gateway = Gateway::new();
+    for path in [
+        "/nothing",
+        "/files",
+        "/files/mcp/x",
+        "/notes//",
+        "/Notes",
+        "/notes%2f",
+        "//notes",
+    ] {
+        let reply = gateway.get(&format!("{RESOURCE}{path}")).await;
+        assert_eq!(
+            (reply.status.as_u16(), reply.json()["error"].as_str()),
+            (404, Some("not_found")),
+            "{path}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn offline_access_is_no_business_of_a_resource() {
+    let gateway = Gateway::with(|config| {
+        config.upstreams[1].scopes = "offline_access notes".parse().unwrap();
+    });
+    let notes = gateway.get(&format!("{RESOURCE}/notes")).await.fine().json();
+    assert_eq!(notes["scopes_supported"], json!(["notes"]));
+}
+
+#[tokio::test]
+async fn the_path_less_document_is_the_only_upstream_s_or_the_named_one_s() {
+    let several = Gateway::new();
+    assert_eq!(several.get(RESOURCE).await.status, 404);
+    let only = Gateway::with(|config| config.upstreams.truncate(1));
+    assert_eq!(only.get(RESOURCE).await.fine().json()["resource"], FILES);
+    assert_eq!(only.get(&format!("{RESOURCE}/")).await.fine().json()["resource"], FILES);
+    let none = Gateway::with(|config| {
+        config.upstreams.truncate(1);
+        config.oauth.root_resource = RootResource::None;
+    });
+    assert_eq!(none.get(RESOURCE).await.status, 404);
+    assert_eq!(none.get(&format!("{RESOURCE}/files/mcp")).await.status, 200);
+    let named = Gateway::with(|config| config.oauth.root_resource = RootResource::Named("notes".to_owned()));
+    assert_eq!(named.get(RESOURCE).await.fine().json()["resource"], NOTES);
+}
+
+#[tokio::test]
+async fn the_path_less_document_of_an_upstream_with_a_host_is_served_there_alone() {
+    for root in [RootResource::Auto, RootResource::Named("files".to_owned())] {
+        let gateway = Gateway::with(|config| {
+            config.upstreams.truncate(1);
+            config.upstreams[0].host = Some("tools.example".to_owned());
+            config.oauth.root_resource = root;
+        });
+        assert_eq!(gateway.get_on("tools.example", RESOURCE).await.status, 200);
+        for path in [RESOURCE.to_owned(), format!("{RESOURCE}/files/mcp")] {
+            assert_eq!(gateway.get_on("gw.example", &path).await.status, 404, "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_at_the_root_is_known_by_the_bare_origin() {
+    let gateway = Gateway::with(|config| {
+        config.upstreams[1].path = String::new();
+        config.upstreams[1].resource = Resource::parse(ORIGIN).unwrap();
+    });
+    assert_eq!(gateway.get(RESOURCE).await.fine().json()["resource"], ORIGIN);
+    assert_eq!(
+        gateway.get(&format!("{RESOURCE}/files/mcp")).await.fine().json()["resource"],
+        FILES
+    );
+}
+
+#[tokio::test]
+async fn an_upstream_with_a_host_is_described_there_alone() {
+    let on_tools = "https://tools.example/files/mcp";
+    let gateway = Gateway::with(|config| {
+        let mut tools = config.upstreams[0].clone();
+        tools.name = "tools".to_owned();
+        tools.host = Some("tools.example".to_owned());
+        tools.resource = Resource::parse(on_tools).unwrap();
+        let mut alone = tools.clone();
+        alone.name = "alone".to_owned();
+        alone.path = String::new();
+        alone.host = Some("alone.example:8443".to_owned());
+        alone.resource = Resource::parse("https://alone.example:8443").unwrap();
+        config.upstreams.extend([tools, alone]);
+    });
+    let path = format!("{RESOURCE}/files/mcp");
+    for (host, resource) in [
+        ("tools.example", on_tools),
+        ("TOOLS.example:443", on_tools),
+        ("gw.example", FILES),
+        ("tools.example.evil", FILES),
+        ("evil.tools.example", FILES),
+    ] {
+        assert_eq!(
+            gateway.get_on(host, &path).await.fine().json()["resource"],
+            resource,
+            "{host}"
+        );
+    }
+    let alone = gateway.get_on("alone.example:8443", RESOURCE).await.fine().json();
+    assert_eq!(alone["resource"], "https://alone.example:8443");
+    assert_eq!(alone["authorization_servers"], json!([ORIGIN]));
+    assert_eq!(gateway.get_on("alone.example:8444", RESOURCE).await.status, 404);
+    assert_eq!(gateway.get_on("gw.example", RESOURCE).await.status, 404);
+    assert_eq!(
+        gateway.get_on("alone.example:8443", SERVER).await.fine().json()["issuer"],
+        ORIGIN
+    );
+}
+
+#[tokio::test]
+async fn head_is_answered_and_other_methods_are_not() {
+    let gateway = Gateway::new();
+    for path in [SERVER.to_owned(), format!("{RESOURCE}/notes")] {
+        let send = async |method: &str| {
+            let request = Request::builder().method(method).uri(&path).body(Bytes::new()).unwrap();
+            gateway.send(request).await
+        };
+        assert_eq!(send("HEAD").await.status, 200);
+        for method in ["POST", "PUT", "DELETE", "PATCH"] {
+            let reply = send(method).await;
+            reply.refused(405, "invalid_request");
+            assert_eq!(reply.header("allow"), Some("GET"));
+        }
+        let preflight = send("OPTIONS").await;
+        assert_eq!(preflight.status, 204);
+        assert_eq!(preflight.header("access-control-allow-origin"), Some("*"));
+        assert!(
+            preflight
+                .header("access-control-allow-headers")
+                .unwrap()
+                .contains("MCP-Protocol-Version")
+        );
+    }
+}
