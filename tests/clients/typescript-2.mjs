@@ -6,8 +6,21 @@ import { MCP_URL, converse, refresh } from './lib/conversation.mjs';
 import { Provider } from './lib/provider.mjs';
 import { check, main, step } from './lib/report.mjs';
 
+/** This generation remembers which authorization server it began with and refuses another one's code. */
+class RememberingProvider extends Provider {
+  #discovered = undefined;
+
+  saveDiscoveryState(state) {
+    this.#discovered = state;
+  }
+
+  discoveryState() {
+    return this.#discovered;
+  }
+}
+
 await main(async () => {
-  const provider = new Provider('TypeScript SDK 2');
+  const provider = new RememberingProvider('TypeScript SDK 2');
   const transport = () => new StreamableHTTPClientTransport(new URL(MCP_URL), { authProvider: provider });
   const client = () => new Client({ name: 'typescript-2', version: '1.0.0' }, { versionNegotiation: { mode: 'auto' } });
   const first = transport();
@@ -24,7 +37,8 @@ await main(async () => {
   const second = transport();
   await step('the client connects', 10, () => connected.connect(second));
   console.log(`CLIENT ${provider.clientInformation().client_id}`);
-  await converse(connected);
+  // Its callTool has no schema before the options.
+  await converse(connected, (tool, options) => connected.callTool(tool, options));
   await refresh(connected, provider);
   await step('the session is ended', 10, async () => {
     await second.terminateSession();

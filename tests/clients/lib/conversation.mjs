@@ -9,8 +9,8 @@ export const PERSON = { username: process.env.SIGN_IN_USERNAME, password: proces
 const STEPS = 4;
 const DURATION = 2;
 
-/** Lists the tools, calls one, and follows one that reports its progress. */
-export async function converse(client) {
+/** Lists the tools, calls one, and follows one that reports its progress; `call` calls a tool with options. */
+export async function converse(client, call = (tool, options) => client.callTool(tool, undefined, options)) {
   await step('tools/list names the tools of the server', 10, async () => {
     const { tools } = await client.listTools();
     for (const name of ['echo', 'trigger-long-running-operation']) {
@@ -20,10 +20,8 @@ export async function converse(client) {
   await step('tools/call answers', 10, () => echo(client, 'grüße, 世界'));
   await step('progress arrives while the call runs', 15, async () => {
     const times = [];
-    const result = await client.callTool(
-      { name: 'trigger-long-running-operation', arguments: { duration: DURATION, steps: STEPS } },
-      { onprogress: () => times.push(Date.now()) },
-    );
+    const tool = { name: 'trigger-long-running-operation', arguments: { duration: DURATION, steps: STEPS } };
+    const result = await call(tool, { onprogress: () => times.push(Date.now()) });
     checkProgress(times, Date.now());
     check(/completed/.test(text(result)), `unexpected result: ${text(result)}`);
   });
