@@ -14,8 +14,9 @@ export class Provider {
   #verifier = undefined;
   #state = undefined;
 
-  constructor(name) {
+  constructor(name, person = PERSON) {
     this.name = name;
+    this.person = person;
   }
 
   get redirectUrl() {
@@ -63,7 +64,7 @@ export class Provider {
 
   async redirectToAuthorization(url) {
     this.signIns += 1;
-    const { callback } = await authorize(url, PERSON);
+    const { callback } = await authorize(url, this.person);
     const { searchParams } = callback;
     check(!searchParams.has('error'), `${searchParams.get('error')}: ${searchParams.get('error_description')}`);
     check(searchParams.get('state') === this.#state, 'the state came back changed');
