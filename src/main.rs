@@ -10,7 +10,7 @@ use mcpgate::app::{self, Running};
 use mcpgate::config::{self, Config};
 use mcpgate::domain::clock::SystemClock;
 use mcpgate::{demo, identity};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use zeroize::Zeroizing;
 
@@ -193,55 +193,77 @@ fn run(format: LogFormat, command: impl Future<Output = ExitCode>) -> ExitCode {
 }
 
 async fn serve(config: Config, path: PathBuf) -> ExitCode {
-    match app::start(config, Arc::new(SystemClock)).await {
-        Ok(running) => {
-            for address in &running.addresses {
-                eprintln!(
-                    "mcpgate {} listening on {address} (admin on {})",
-                    env!("CARGO_PKG_VERSION"),
-                    running.admin
-                );
-            }
-            until_told_to_stop(running, Some(&path)).await
+    let started = match Signals::listen() {
+        Ok(signals) => app::start(config, Arc::new(SystemClock))
+            .await
+            .map(|running| (running, signals))
+            .map_err(|error| error.to_string()),
+        Err(error) => Err(format!("cannot listen for signals: {error}")),
+    };
+    match started {
+        Ok((running, signals)) => {
+            announce(&running);
+            until_told_to_stop(running, signals, Some(&path)).await
         }
-        Err(error) => {
-            eprintln!("mcpgate: {error}");
-            ExitCode::from(FAILED)
-        }
+        Err(message) => failed(&message),
     }
 }
 
 async fn run_demo() -> ExitCode {
-    match demo::run().await {
-        Ok((running, _directory, introduction)) => {
-            for address in &running.addresses {
-                eprintln!("mcpgate {} listening on {address}", env!("CARGO_PKG_VERSION"));
-            }
+    let started = match Signals::listen() {
+        Ok(signals) => demo::run().await.map(|demo| (demo, signals)),
+        Err(error) => Err(format!("cannot listen for signals: {error}")),
+    };
+    match started {
+        Ok(((running, _directory, introduction), signals)) => {
+            announce(&running);
+            // A terminal that is gone is no reason not to serve.
             let _ = write!(std::io::stdout(), "{introduction}");
-            until_told_to_stop(running, None).await
+            until_told_to_stop(running, signals, None).await
         }
-        Err(message) => {
-            eprintln!("mcpgate: {message}");
-            ExitCode::from(FAILED)
-        }
+        Err(message) => failed(&message),
+    }
+}
+
+fn announce(running: &Running) {
+    for address in &running.addresses {
+        eprintln!(
+            "mcpgate {} listening on {address} (admin on {})",
+            env!("CARGO_PKG_VERSION"),
+            running.admin
+        );
+    }
+}
+
+fn failed(message: &str) -> ExitCode {
+    eprintln!("mcpgate: {message}");
+    ExitCode::from(FAILED)
+}
+
+/// The signals that we act on. They are listened for before anything says that the gateway runs.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
     }
 }
 
 /// SIGTERM and SIGINT drain and leave; SIGHUP reads the configuration again.
-async fn until_told_to_stop(running: Running, path: Option<&Path>) -> ExitCode {
-    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hang_up)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::hangup()),
-    ) else {
-        eprintln!("mcpgate: cannot listen for signals");
-        return ExitCode::from(FAILED);
-    };
+async fn until_told_to_stop(running: Running, mut signals: Signals, path: Option<&Path>) -> ExitCode {
     loop {
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hang_up.recv() => check_again(path),
+            _ = signals.terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
+            _ = signals.hang_up.recv() => check_again(path),
         }
     }
     tracing::info!("stopping: letting what is in flight finish");
@@ -254,7 +276,7 @@ async fn until_told_to_stop(running: Running, path: Option<&Path>) -> ExitCode {
                 ExitCode::from(FAILED)
             }
         },
-        _ = interrupt.recv() => ExitCode::SUCCESS,
+        _ = signals.interrupt.recv() => ExitCode::SUCCESS,
     }
 }
 

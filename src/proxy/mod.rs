@@ -12,6 +12,7 @@
 //! logging                  one metric, one access line
 //! ```
 
+mod access_log;
 mod bearer;
 mod bridge;
 mod headers;
@@ -20,6 +21,7 @@ mod origin;
 mod rate;
 mod reply;
 mod route;
+mod verdict;
 mod watchdog;
 
 use std::sync::Arc;
@@ -33,7 +35,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::HttpPeer;
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
-use pingora::{Error, ErrorSource, ErrorType};
+use pingora::{Error, ErrorType};
 
 use self::bearer::{Bearer, Permit};
 use self::headers::{Arrival, Guarded, REQUEST_ID};
@@ -42,20 +44,16 @@ use self::origin::{Origin, Origins};
 use self::rate::Rates;
 use self::reply::{KEPT_BODY, Refusal, RpcError};
 use self::route::Routes;
+use self::verdict::{BODY_TOO_LARGE, UPSTREAM_UNAUTHORIZED};
 use self::watchdog::Watchdog;
 use crate::config::Upstream;
 use crate::domain::secret::random_bytes;
 use crate::oauth::{Call, Endpoints};
-use crate::telemetry::{AuthDecision, Outcome, StreamGuard, UpstreamFailure, UpstreamMetrics};
+use crate::telemetry::{AuthDecision, Outcome, StreamGuard, UpstreamMetrics};
 
 /// Idle connections to upstreams are let go before the upstream does it: Node closes after five seconds, and a request that
 /// meets a closing connection fails.
 const UPSTREAM_IDLE: Duration = Duration::from_secs(4);
-/// Marks an upstream that refused the gateway's own credentials.
-const UPSTREAM_UNAUTHORIZED: ErrorType = ErrorType::new("upstream answered 401");
-/// Marks a body that grew over its limit.
-const BODY_TOO_LARGE: ErrorType = ErrorType::new("request body over the limit");
-
 /// The gateway as the engine sees it.
 pub struct Gateway {
     endpoints: Arc<Endpoints>,
@@ -91,9 +89,6 @@ pub struct Exchange {
     stream: Option<StreamGuard>,
     _in_flight: InFlightGuard,
 }
-
-/// What is said of an error, if anybody is there to be told.
-type Said = Option<(StatusCode, RpcError, &'static str)>;
 
 /// Where a request is on its way.
 enum Step {
@@ -282,72 +277,6 @@ impl Gateway {
             });
         }
         bridge::send(session, *answer, close).await
-    }
-
-    /// What an error of the engine means: status, what to say, what to count. `None` if nobody is there to be told.
-    fn verdict(error: &Error, exchange: &Exchange) -> (Said, Outcome, Option<UpstreamFailure>) {
-        use ErrorType as E;
-        let failed = |message, failure| {
-            (
-                Some((StatusCode::BAD_GATEWAY, RpcError::UpstreamFailed, message)),
-                Outcome::UpstreamFailed,
-                Some(failure),
-            )
-        };
-        let late = (
-            Some((
-                StatusCode::GATEWAY_TIMEOUT,
-                RpcError::UpstreamTimeout,
-                "the server did not answer in time",
-            )),
-            Outcome::UpstreamFailed,
-            Some(UpstreamFailure::Timeout),
-        );
-        if exchange.watchdog.has_barked() {
-            return late;
-        }
-        match (error.etype(), error.esource()) {
-            (kind, _) if *kind == BODY_TOO_LARGE => (
-                Some((
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    RpcError::TooMany,
-                    "the body is too large",
-                )),
-                Outcome::Rejected,
-                None,
-            ),
-            (kind, _) if *kind == UPSTREAM_UNAUTHORIZED => failed(
-                "the server refused the gateway's credentials",
-                UpstreamFailure::Unauthorized,
-            ),
-            (_, ErrorSource::Downstream) => (None, Outcome::ClientGone, None),
-            (E::ConnectTimedout | E::TLSHandshakeTimedout | E::ReadTimedout | E::WriteTimedout, _) => late,
-            (
-                E::ConnectRefused
-                | E::ConnectNoRoute
-                | E::ConnectError
-                | E::ConnectProxyFailure
-                | E::BindError
-                | E::SocketError,
-                _,
-            ) => failed("the server cannot be reached", UpstreamFailure::Connect),
-            (E::TLSHandshakeFailure | E::InvalidCert | E::TLSWantX509Lookup, _) => {
-                failed("the server's certificate cannot be trusted", UpstreamFailure::Tls)
-            }
-            (E::InvalidHTTPHeader | E::H1Error | E::H2Error | E::InvalidH2, _) => {
-                failed("the server's answer is not HTTP", UpstreamFailure::Protocol)
-            }
-            (_, ErrorSource::Upstream) => failed("the connection to the server broke", UpstreamFailure::Broken),
-            _ => (
-                Some((
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    RpcError::Unavailable,
-                    "the gateway cannot serve this request right now",
-                )),
-                Outcome::Unavailable,
-                None,
-            ),
-        }
     }
 }
 
@@ -545,7 +474,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, exchange: &mut Exchange) -> FailToProxy {
-        let (answer, outcome, failure) = Self::verdict(error, exchange);
+        let (answer, outcome, failure) = verdict::of(error, exchange.watchdog.has_barked());
         exchange.outcome = Some(outcome);
         if let (Some(failure), Some((upstream, _))) = (failure, self.upstream(exchange)) {
             self.endpoints.metrics.upstream_error(&upstream.name, failure);
@@ -572,54 +501,11 @@ impl ProxyHttp for Gateway {
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
         exchange.watchdog.rest();
-        let took = exchange.started.elapsed();
-        let head = session.req_header();
-        let status = session
-            .response_written()
-            .map_or(0, |response| response.status.as_u16());
-        let upstream = self.upstream(exchange);
-        let method = rpc_method(head, exchange);
-        if let Some((upstream, mount)) = upstream {
-            let broken = error.is_some_and(|error| *error.esource() == ErrorSource::Downstream)
-                && !exchange.watchdog.has_barked();
-            let outcome = match exchange.outcome {
-                Some(outcome @ (Outcome::Rejected | Outcome::UpstreamFailed)) => outcome,
-                _ if broken => Outcome::ClientGone,
-                Some(outcome) => outcome,
-                None => Outcome::ClientGone,
-            };
-            self.endpoints.metrics.request(&upstream.name, method, outcome);
-            mount.metrics.duration(took);
-        }
-        tracing::info!(
-            target: "mcpgate::access",
-            request_id = exchange.request_id.to_str().unwrap_or_default(),
-            client_address = bridge::peer_address(session).map(tracing::field::display),
-            method = head.method.as_str(),
-            path = head.uri.path(),
-            status,
-            duration_ms = took.as_secs_f64() * 1000.0,
-            upstream = upstream.map(|(upstream, _)| upstream.name.as_str()),
-            rpc_method = upstream.map(|_| method),
-            subject = exchange.permit.as_ref().map(|permit| permit.subject.as_str()),
-            client_id = exchange.permit.as_ref().map(|permit| permit.client_id.as_str()),
-            "request"
-        );
+        self.note_end(session, error, exchange);
     }
 
     fn suppress_error_log(&self, _session: &Session, _exchange: &Exchange, _error: &Error) -> bool {
         // Errors are logged here, once, in our words.
         true
-    }
-}
-
-/// The JSON-RPC method for metrics: from its header, else from the body if all of it was kept.
-fn rpc_method(head: &RequestHeader, exchange: &Exchange) -> &'static str {
-    if let Some(method) = head.headers.get("mcp-method").and_then(|value| value.to_str().ok()) {
-        return reply::method_label(method);
-    }
-    match exchange.body.as_slice() {
-        [whole] if exchange.body_complete && whole.len() <= KEPT_BODY => reply::method_of(whole),
-        _ => "other",
     }
 }

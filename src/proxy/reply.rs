@@ -84,10 +84,18 @@ pub(super) fn plain(status: StatusCode, error: &str, description: &str) -> Answe
     answer
 }
 
+/// Reads what is there of a message; a batch has no method and no id of its own.
+fn envelope(body: &[u8]) -> Option<Envelope<'_>> {
+    body.trim_ascii_start()
+        .starts_with(b"{")
+        .then(|| serde_json::from_slice(body).ok())
+        .flatten()
+}
+
 /// An error in JSON-RPC form, with the request's id where that is known.
 pub(super) fn rpc(status: StatusCode, code: RpcError, message: &str, request: Option<&[u8]>) -> Answer {
     let id = request
-        .and_then(|body| serde_json::from_slice::<Envelope<'_>>(body).ok())
+        .and_then(envelope)
         .and_then(|envelope| envelope.id)
         .map_or("null", RawValue::get);
     // Only what JSON-RPC allows as an id is given back.
@@ -155,8 +163,7 @@ pub(super) fn method_label(method: &str) -> &'static str {
 
 /// The metric label for a whole body.
 pub(super) fn method_of(body: &[u8]) -> &'static str {
-    let envelope = serde_json::from_slice::<Envelope<'_>>(body).ok();
-    envelope
+    envelope(body)
         .and_then(|envelope| envelope.method)
         .map_or("other", |method| method_label(&method))
 }

@@ -7,8 +7,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::records::{
-    Expiring, Kind, StoredClient, client_key, consent_key, decode, encode, expiry_key, grant_key, hash_key, idle_key,
-    order_key,
+    Kind, StoredClient, client_key, consent_key, decode, encode, expiry_key, grant_key, hash_key, idle_key, order_key,
 };
 use super::transaction::{GrantChange, Interrupted, Transaction, backend};
 use super::{SledStore, lock};
@@ -57,7 +56,7 @@ fn put_issued(t: &Transaction<'_>, issued: &Issued) -> Result<(), Interrupted> {
     Ok(())
 }
 
-fn end_grant(t: &Transaction<'_>, key: &[u8]) -> Result<bool, Interrupted> {
+pub(super) fn end_grant(t: &Transaction<'_>, key: &[u8]) -> Result<bool, Interrupted> {
     let Some(stored) = t.get::<StoredGrant>(Kind::Grant, key)? else {
         return Ok(false);
     };
@@ -66,7 +65,10 @@ fn end_grant(t: &Transaction<'_>, key: &[u8]) -> Result<bool, Interrupted> {
     Ok(true)
 }
 
-fn end_authorization(t: &Transaction<'_>, id: &SecretHash) -> Result<Option<AuthorizationRequest>, Interrupted> {
+pub(super) fn end_authorization(
+    t: &Transaction<'_>,
+    id: &SecretHash,
+) -> Result<Option<AuthorizationRequest>, Interrupted> {
     let key = hash_key(Kind::Authorization, id);
     let found = t.get::<AuthorizationRequest>(Kind::Authorization, &key)?;
     if let Some(request) = &found {
@@ -122,98 +124,6 @@ impl SledStore {
         Ok(self
             .read::<StoredGrant>(Kind::Grant, &grant_key(id))?
             .map(|stored| stored.grant))
-    }
-
-    /// Makes room for one client. Whether there is any.
-    fn admit_client(&self) -> Result<bool, StoreError> {
-        while self.clients.load(Ordering::SeqCst) >= self.limits.clients {
-            let oldest = self
-                .shared
-                .active()
-                .db
-                .scan_prefix([Kind::IdleClient as u8])
-                .keys()
-                .next();
-            let Some(index) = oldest.transpose().map_err(backend("looking for an idle client"))? else {
-                return Ok(false);
-            };
-            let id = index.get(9..).unwrap_or_default().to_vec();
-            let removed = self.transact("evict_client", |t| {
-                let key = Kind::Client.key(&id);
-                let idle = t
-                    .get::<StoredClient>(Kind::Client, &key)?
-                    .is_some_and(|stored| stored.live_grants == 0);
-                t.remove(&index)?;
-                if idle { t.remove(&key) } else { Ok(false) }
-            })?;
-            if removed {
-                self.clients.fetch_sub(1, Ordering::SeqCst);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Makes room for one unfinished authorization.
-    fn admit_authorization(&self) -> Result<(), StoreError> {
-        while self.authorizations.load(Ordering::SeqCst) >= self.limits.authorizations {
-            let oldest = self
-                .shared
-                .active()
-                .db
-                .scan_prefix([Kind::AuthorizationOrder as u8])
-                .keys()
-                .next();
-            let Some(index) = oldest
-                .transpose()
-                .map_err(backend("looking for an old authorization"))?
-            else {
-                return Ok(());
-            };
-            let id = index
-                .get(9..)
-                .and_then(|bytes| bytes.try_into().ok())
-                .map(SecretHash::from_bytes);
-            let removed = self.transact("evict_authorization", |t| {
-                t.remove(&index)?;
-                id.map_or(Ok(None), |id| end_authorization(t, &id))
-            })?;
-            if removed.is_some() {
-                self.authorizations.fetch_sub(1, Ordering::SeqCst);
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes one expired record if its own time has come, with all that hangs on it.
-    fn expire(&self, index: &[u8], now: Timestamp) -> Result<bool, StoreError> {
-        let key = index.get(9..).unwrap_or_default();
-        let Some(kind) = key.first().and_then(|byte| Kind::expiring(*byte)) else {
-            return self.transact("sweep", |t| t.remove(index));
-        };
-        let removed = self.transact("sweep", |t| {
-            t.remove(index)?;
-            // A record that was prolonged has another entry in the index.
-            if t.get::<Expiring>(kind, key)?
-                .is_none_or(|record| record.expires_at > now)
-            {
-                return Ok(false);
-            }
-            match kind {
-                Kind::Grant => end_grant(t, key),
-                Kind::Authorization => {
-                    let id = key
-                        .get(1..)
-                        .and_then(|bytes| bytes.try_into().ok())
-                        .map(SecretHash::from_bytes);
-                    Ok(id.map_or(Ok(None), |id| end_authorization(t, &id))?.is_some())
-                }
-                _ => t.remove(key),
-            }
-        })?;
-        if removed && kind == Kind::Authorization {
-            self.authorizations.fetch_sub(1, Ordering::SeqCst);
-        }
-        Ok(removed)
     }
 }
 
@@ -506,30 +416,7 @@ impl Store for SledStore {
     }
 
     async fn sweep(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError> {
-        self.writable()?;
-        let started = Instant::now();
-        // The end is exclusive, and a record counts as expired in the very millisecond.
-        let end = expiry_key(Timestamp::from_millis(now.as_millis().saturating_add(1)), b"");
-        let due: Vec<_> = {
-            let active = self.shared.active();
-            active
-                .db
-                .range([Kind::Expiry as u8].to_vec()..end)
-                .keys()
-                .take(limit)
-                .collect::<Result<_, _>>()
-                .map_err(backend("sweeping"))?
-        };
-        let mut removed = 0;
-        for index in &due {
-            removed += usize::from(self.expire(index, now)?);
-            tokio::task::yield_now().await;
-        }
-        if !due.is_empty() {
-            self.flusher.flushed().await?;
-            self.observer.operation("sweep", started.elapsed());
-        }
-        Ok(removed)
+        self.sweep_expired(now, limit).await
     }
 
     async fn compact(&self) -> Result<bool, StoreError> {

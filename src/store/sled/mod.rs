@@ -11,6 +11,7 @@ mod flusher;
 mod open;
 mod records;
 mod transaction;
+mod upkeep;
 
 use std::collections::HashSet;
 use std::fs::File;

@@ -1,0 +1,59 @@
+//! The end of a request: one metric, one line. Never a query, a body, a token or an e-mail address.
+
+use pingora::http::RequestHeader;
+use pingora::proxy::Session;
+use pingora::{Error, ErrorSource};
+
+use super::reply::{self, KEPT_BODY};
+use super::{Exchange, Gateway, bridge};
+use crate::telemetry::Outcome;
+
+impl Gateway {
+    /// Counts and logs a request that has ended.
+    pub(super) fn note_end(&self, session: &Session, error: Option<&Error>, exchange: &Exchange) {
+        let took = exchange.started.elapsed();
+        let head = session.req_header();
+        let status = session
+            .response_written()
+            .map_or(0, |response| response.status.as_u16());
+        let upstream = self.upstream(exchange);
+        let method = rpc_method(head, exchange);
+        if let Some((upstream, mount)) = upstream {
+            let broken = error.is_some_and(|error| *error.esource() == ErrorSource::Downstream)
+                && !exchange.watchdog.has_barked();
+            let outcome = match exchange.outcome {
+                Some(outcome @ (Outcome::Rejected | Outcome::UpstreamFailed)) => outcome,
+                _ if broken => Outcome::ClientGone,
+                Some(outcome) => outcome,
+                None => Outcome::ClientGone,
+            };
+            self.endpoints.metrics.request(&upstream.name, method, outcome);
+            mount.metrics.duration(took);
+        }
+        tracing::info!(
+            target: "mcpgate::access",
+            request_id = exchange.request_id.to_str().unwrap_or_default(),
+            client_address = bridge::peer_address(session).map(tracing::field::display),
+            method = head.method.as_str(),
+            path = head.uri.path(),
+            status,
+            duration_ms = took.as_secs_f64() * 1000.0,
+            upstream = upstream.map(|(upstream, _)| upstream.name.as_str()),
+            rpc_method = upstream.map(|_| method),
+            subject = exchange.permit.as_ref().map(|permit| permit.subject.as_str()),
+            client_id = exchange.permit.as_ref().map(|permit| permit.client_id.as_str()),
+            "request"
+        );
+    }
+}
+
+/// The JSON-RPC method for metrics: from its header, else from the body if all of it was kept.
+fn rpc_method(head: &RequestHeader, exchange: &Exchange) -> &'static str {
+    if let Some(method) = head.headers.get("mcp-method").and_then(|value| value.to_str().ok()) {
+        return reply::method_label(method);
+    }
+    match exchange.body.as_slice() {
+        [whole] if exchange.body_complete && whole.len() <= KEPT_BODY => reply::method_of(whole),
+        _ => "other",
+    }
+}
