@@ -212,8 +212,11 @@ mod tests {
             .unwrap()
             .to_string();
         let mut yaml =
-            "public_url: http://127.0.0.1:8080\nupstreams: [{ name: a, path: /a, url: http://127.0.0.1:1/ }]\nusers:\n"
+            "public_url: http://127.0.0.1:8080\nupstreams: [{ name: a, path: /a, url: http://127.0.0.1:1/ }]\n"
                 .to_owned();
+        if !users.is_empty() {
+            yaml.push_str("users:\n");
+        }
         for user in users {
             yaml.push_str(&format!("  - {{ username: {user}, password_hash: \"{hash}\" }}\n"));
         }
