@@ -186,6 +186,8 @@ impl Drop for Place<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
 
     const PASSWORD: &str = "correct horse battery staple";
@@ -211,14 +213,10 @@ mod tests {
             .hash_password_with_salt(PASSWORD.as_bytes(), &[1; 16])
             .unwrap()
             .to_string();
-        let mut yaml =
-            "public_url: http://127.0.0.1:8080\nupstreams: [{ name: a, path: /a, url: http://127.0.0.1:1/ }]\n"
-                .to_owned();
-        if !users.is_empty() {
-            yaml.push_str("users:\n");
-        }
+        let mut yaml = "public_url: http://127.0.0.1:8080\n".to_owned();
+        yaml.push_str("upstreams: [{ name: a, path: /a, url: http://127.0.0.1:1/ }]\nusers:\n");
         for user in users {
-            yaml.push_str(&format!("  - {{ username: {user}, password_hash: \"{hash}\" }}\n"));
+            writeln!(yaml, "  - {{ username: {user}, password_hash: \"{hash}\" }}").unwrap();
         }
         Accounts::new(Arc::new(
             crate::config::parse(&yaml, std::path::Path::new(""), &|_| None).unwrap(),
@@ -331,9 +329,9 @@ mod tests {
 
     #[tokio::test]
     async fn without_accounts_nobody_signs_in() {
-        assert!(matches!(
-            attempt(&accounts(&[]), "ada", PASSWORD).await,
-            SignIn::Failure
-        ));
+        let mut config = (*accounts(&["ada"]).config).clone();
+        config.users.clear();
+        let nobody = Accounts::new(Arc::new(config));
+        assert!(matches!(attempt(&nobody, "ada", PASSWORD).await, SignIn::Failure));
     }
 }

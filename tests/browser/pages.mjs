@@ -91,6 +91,7 @@ const EXPECTED = /^Failed to load resource: the server responded with a status o
 
 async function window(browser, options = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
+  context.setDefaultTimeout(15_000);
   const page = await context.newPage();
   page.on("console", (message) => {
     const about = message.location().url ?? "";
