@@ -19,8 +19,8 @@ use crate::identity::Identity;
 use crate::oauth::Endpoints;
 use crate::proxy::Gateway;
 use crate::proxy::listener::Bound;
-use crate::store::sled::SledStore;
-use crate::store::{Observer, Store, StoreError};
+use crate::store::sled::{Observer, SledStore};
+use crate::store::{Store, StoreError};
 use crate::telemetry::{Metrics, MetricsError};
 
 /// How long event streams may go on after the signal to stop. Service managers kill after 30 s by default, so this is less.
@@ -100,7 +100,14 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Sta
 
     let StoreConfig::Sled { path } = &config.store;
     let observer: Arc<dyn Observer> = Arc::new(StoreTimings(Arc::clone(&metrics)));
-    let store: Arc<dyn Store> = Arc::new(SledStore::open(path, observer).await?);
+    // Opening reads files and may wait for the lock of a process that is just ending.
+    let path = path.clone();
+    let opened = tokio::task::spawn_blocking(move || SledStore::open(&path, observer)).await;
+    let opened = opened.map_err(|source| StoreError::Backend {
+        operation: "opening",
+        source: source.into(),
+    })?;
+    let store: Arc<dyn Store> = Arc::new(opened?);
     let endpoints = Arc::new(Endpoints {
         identity: Arc::new(Identity::new(Arc::clone(&config))),
         signing_key: store.signing_key("browser").await?,
@@ -148,6 +155,8 @@ impl Running {
         }
         for task in self.background {
             task.abort();
+            // Gone only now, and its port and its hold on the store with it; that it was aborted is no news.
+            let _ = task.await;
         }
         self.endpoints.store.close().await
     }

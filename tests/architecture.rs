@@ -29,7 +29,7 @@ const CRATES: &[(&str, &[&str])] = &[
 ];
 
 /// Longest file, in lines without its tests.
-const LONGEST: usize = 450;
+const LONGEST: usize = 480;
 
 fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {

@@ -290,7 +290,7 @@ fn the_demo_prints_all_that_a_newcomer_needs() {
             .unwrap()
             .to_owned()
     };
-    let (url, user, password) = (after("MCP server"), after("Sign in as"), after("Password"));
+    let (url, user, password) = (after("MCP server  "), after("Sign in as"), after("Password"));
     assert!(
         url.starts_with("http://127.0.0.1:") && url.ends_with("/demo/mcp"),
         "{url}"

@@ -9,8 +9,6 @@
 
 pub mod sled;
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 
 use crate::domain::client::{Client, ClientId};
@@ -116,17 +114,6 @@ pub enum Rotation {
     AlreadyRotated(Succession),
     /// There is none, or its grant is gone.
     Unknown,
-}
-
-/// Hears how long each operation took; the store knows nothing of metrics.
-pub trait Observer: Send + Sync + 'static {
-    /// `name` is the event's.
-    fn operation(&self, name: &'static str, took: Duration);
-}
-
-/// Nobody listens.
-impl Observer for () {
-    fn operation(&self, _name: &'static str, _took: Duration) {}
 }
 
 /// Everything that the gateway remembers.

@@ -1,150 +1,229 @@
-//! The directory of a store: its lock, and which database in it is the current one.
+//! The directory that the store lives in: who may use it, and which database in it is the current one.
 //!
 //! ```text
-//! <path>/LOCK        held while a process uses the store
-//! <path>/CURRENT     the name of the current database
-//! <path>/db-000001/  a sled database
+//! <path>/LOCK        held with flock for as long as the process lives
+//! <path>/CURRENT     the format, and the name of the current database
+//! <path>/db-000001/  that database; after a compaction db-000002, and so on
 //! ```
-//! A database is replaced (see `compact`) by writing a new one beside it and then changing CURRENT, which a rename does
-//! atomically; whatever CURRENT does not name is debris of a crash.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
+use super::{Hook, Step, backend};
 use crate::store::StoreError;
 
-/// How often and how long the lock is waited for: a killed process is gone within a second, but not at once.
-const LOCK_ATTEMPTS: u32 = 50;
-const LOCK_PAUSE: Duration = Duration::from_millis(100);
-const PREFIX: &str = "db-";
+/// The store format that this version writes, and the only one that it reads.
+const FORMAT: u32 = 1;
+/// How long to wait between two tries for a lock.
+const RETRY_EVERY: Duration = Duration::from_millis(50);
+/// What the name of every database begins with.
+const DATABASE_PREFIX: &str = "db-";
 
-/// A store's directory, locked.
+/// The locked directory.
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
-    /// Unlocked when closed.
+    /// Dropped with the store, and only then unlocked.
     _lock: File,
 }
 
-pub(super) fn failed(operation: &'static str) -> impl Fn(io::Error) -> StoreError {
-    move |source| StoreError::Backend {
-        operation,
-        source: Box::new(source),
+/// The number of a database: `db-` and at least six digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Database(u64);
+
+impl Database {
+    /// The first of a new store.
+    pub(super) const FIRST: Self = Self(1);
+
+    /// The one that a compaction writes.
+    pub(super) const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
+    fn name(self) -> String {
+        format!("{DATABASE_PREFIX}{:06}", self.0)
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        let database = Self(name.strip_prefix(DATABASE_PREFIX)?.parse().ok()?);
+        // Only what we would write ourselves: anything else in the directory is none of our business.
+        (database.name() == name).then_some(database)
     }
 }
 
 impl Directory {
-    /// Makes the directory if it is missing, and locks it; waits for a process that is just ending.
-    pub(super) fn lock(path: &Path) -> Result<Self, StoreError> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(failed("making the store's directory"))?;
-        let lock = OpenOptions::new()
+    /// Takes the directory for this process. A process that was killed may hold its lock a little longer, so a taken
+    /// lock is tried again until `deadline`.
+    pub(super) fn lock(path: &Path, deadline: Instant) -> Result<Self, StoreError> {
+        make(path).map_err(backend("making the store directory"))?;
+        let file = OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
             .mode(0o600)
             .open(path.join("LOCK"))
-            .map_err(failed("opening the store's lock"))?;
-        for attempt in 0..LOCK_ATTEMPTS {
-            match lock.try_lock() {
+            .map_err(backend("opening the file LOCK"))?;
+        loop {
+            match file.try_lock() {
                 Ok(()) => {
                     return Ok(Self {
                         path: path.to_owned(),
-                        _lock: lock,
+                        _lock: file,
                     });
                 }
-                Err(TryLockError::WouldBlock) if attempt + 1 < LOCK_ATTEMPTS => std::thread::sleep(LOCK_PAUSE),
-                Err(TryLockError::WouldBlock) => break,
-                Err(TryLockError::Error(error)) => return Err(failed("locking the store")(error)),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(RETRY_EVERY),
+                Err(TryLockError::WouldBlock) => return Err(locked(path)),
+                Err(TryLockError::Error(error)) => return Err(backend("locking the file LOCK")(error)),
             }
         }
-        Err(StoreError::Locked {
-            path: path.display().to_string(),
-        })
     }
 
-    /// The current database's directory; the debris of a crash is removed.
-    pub(super) fn current(&self) -> Result<PathBuf, StoreError> {
-        let name = match fs::read_to_string(self.path.join("CURRENT")) {
-            Ok(text) => text.trim().to_owned(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let first = format!("{PREFIX}{:06}", 1);
-                self.switch_to(&first)?;
-                first
-            }
-            Err(error) => return Err(failed("reading the store's CURRENT file")(error)),
+    /// The current database, if the store has ever been opened.
+    pub(super) fn current(&self) -> Result<Option<Database>, StoreError> {
+        let text = match fs::read_to_string(self.path.join("CURRENT")) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(backend("reading the file CURRENT")(error)),
         };
-        if number(&name).is_none() {
-            return Err(StoreError::Corrupt {
-                kind: "CURRENT file",
-                detail: "it does not name a database; restore it from a backup".to_owned(),
-            });
-        }
-        for entry in fs::read_dir(&self.path).map_err(failed("listing the store's directory"))? {
-            let entry = entry.map_err(failed("listing the store's directory"))?;
-            let other = entry.file_name().to_string_lossy().into_owned();
-            if other != name && number(&other).is_some() {
-                fs::remove_dir_all(entry.path()).map_err(failed("removing an unfinished copy of the store"))?;
+        let mut words = text.split_ascii_whitespace();
+        let format = words.next().and_then(|word| word.strip_prefix("format=")?.parse().ok());
+        match format {
+            Some(FORMAT) => {}
+            Some(found) => {
+                return Err(StoreError::Format {
+                    path: self.path.display().to_string(),
+                    found,
+                    known: FORMAT,
+                });
             }
+            None => return Err(unreadable()),
         }
-        Ok(self.path.join(name))
+        let database = words
+            .next()
+            .and_then(|word| Database::parse(word.strip_prefix("database=")?));
+        database.map(Some).ok_or_else(unreadable)
     }
 
-    /// Where the database after `current` goes.
-    pub(super) fn successor(&self, current: &Path) -> Result<PathBuf, StoreError> {
-        let number = current
-            .file_name()
-            .and_then(|name| number(&name.to_string_lossy()))
-            .unwrap_or(0);
-        let next = self.path.join(format!("{PREFIX}{:06}", number + 1));
-        if next.exists() {
-            fs::remove_dir_all(&next).map_err(failed("removing an unfinished copy of the store"))?;
-        }
-        Ok(next)
-    }
-
-    /// Makes a database the current one, for good before this returns.
-    pub(super) fn switch_to(&self, name: &str) -> Result<(), StoreError> {
-        let write = || -> io::Result<()> {
-            let fresh = self.path.join("CURRENT.new");
+    /// Makes a database the current one. Once this has returned, it stays so whatever happens; while it runs, either one
+    /// may be found after a crash.
+    pub(super) fn set_current(&self, database: Database, hook: Option<&Hook>) -> Result<(), SwitchError> {
+        let draft = self.path.join("CURRENT.new");
+        let written = || {
             let mut file = OpenOptions::new()
                 .create(true)
                 .truncate(true)
                 .write(true)
                 .mode(0o600)
-                .open(&fresh)?;
-            writeln!(file, "{name}")?;
+                .open(&draft)?;
+            writeln!(file, "format={FORMAT}\ndatabase={}", database.name())?;
             file.sync_all()?;
-            fs::rename(&fresh, self.path.join("CURRENT"))?;
-            File::open(&self.path)?.sync_all()
+            super::at(hook, Step::BeforeSwitch)?;
+            fs::rename(&draft, self.path.join("CURRENT"))
         };
-        write().map_err(failed("switching to another database"))
+        written().map_err(SwitchError::Before)?;
+        super::at(hook, Step::AfterSwitch)
+            .and_then(|()| sync(&self.path))
+            .map_err(SwitchError::After)
+    }
+
+    /// Where a database is.
+    pub(super) fn path_of(&self, database: Database) -> PathBuf {
+        self.path.join(database.name())
+    }
+
+    /// Makes the directory of a database.
+    pub(super) fn make(&self, database: Database) -> io::Result<PathBuf> {
+        let path = self.path_of(database);
+        make(&path)?;
+        sync(&self.path)?;
+        Ok(path)
+    }
+
+    /// Every database that is there.
+    pub(super) fn databases(&self) -> io::Result<Vec<Database>> {
+        let mut databases = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            let database = entry.file_name().to_str().and_then(Database::parse);
+            if let Some(database) = database.filter(|_| entry.path().is_dir()) {
+                databases.push(database);
+            }
+        }
+        Ok(databases)
+    }
+
+    /// Removes a database that is not the current one.
+    pub(super) fn remove(&self, database: Database) -> io::Result<()> {
+        fs::remove_dir_all(self.path_of(database))
+    }
+
+    /// How this directory is named in errors.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 }
 
-/// The number in a database's name.
-fn number(name: &str) -> Option<u64> {
-    let digits = name.strip_prefix(PREFIX)?;
-    (digits.len() >= 6 && digits.bytes().all(|b| b.is_ascii_digit()))
-        .then(|| digits.parse().ok())
-        .flatten()
+/// How far a switch of the current database came.
+#[derive(Debug)]
+pub(super) enum SwitchError {
+    /// The old one is current, as before.
+    Before(io::Error),
+    /// The new one is current, but after a power loss it may be the old one.
+    After(io::Error),
 }
 
-/// Bytes of all files below a directory.
-pub(super) fn size(path: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(path) else { return 0 };
-    entries
-        .filter_map(Result::ok)
-        .map(|entry| match entry.metadata() {
-            Ok(data) if data.is_dir() => size(&entry.path()),
-            Ok(data) => data.len(),
-            Err(_) => 0,
-        })
-        .sum()
+/// Another process is here.
+pub(super) fn locked(path: &Path) -> StoreError {
+    StoreError::Locked {
+        path: path.display().to_string(),
+    }
+}
+
+/// Bytes of the files in a directory and the directories in it.
+pub(super) fn size(path: &Path) -> io::Result<u64> {
+    let mut total = 0;
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        // A file may go while we look: the database removes its own old snapshots.
+        total += match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => size(&entry.path())?,
+            Ok(metadata) => metadata.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(error),
+        };
+    }
+    Ok(total)
+}
+
+/// Makes every file in a directory, and the directory itself, survive a power loss.
+pub(super) fn sync_all(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let path = entry?.path();
+        match if path.is_dir() { sync_all(&path) } else { sync(&path) } {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    sync(path)
+}
+
+/// Makes one file or directory survive a power loss.
+fn sync(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Makes a directory that nobody else can look into; one that is there already keeps its mode.
+fn make(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+fn unreadable() -> StoreError {
+    StoreError::Corrupt {
+        kind: "CURRENT",
+        detail: "expected format=… and database=db-…; docs/storage.md says how to repair it".to_owned(),
+    }
 }

@@ -1,94 +1,132 @@
-//! Group commit: many writers, one flush.
+//! Group commit: one thread flushes for everybody.
 //!
-//! A writer finishes its transaction in memory and then waits for a flush that began afterwards. One thread does nothing
-//! but flush: it takes everybody who waits, flushes once, and wakes them. `flush_async` is never used: with eight waiters it
-//! deadlocks in sled 0.34.
+//! A writer applies its change and waits here. The thread takes everybody who waits, flushes once and wakes them all, so
+//! the more wait, the less each flush costs. `Tree::flush_async` would flush on the threads that also have to write the
+//! log, and stops for good with eight waiters.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use super::Shared;
+use super::{Shared, Step, backend};
 use crate::store::StoreError;
 
-type Waiter = oneshot::Sender<Result<(), String>>;
-
-/// The thread that flushes.
-#[derive(Debug)]
+/// The thread, and the way to it.
 pub(super) struct Flusher {
-    queue: Option<Sender<Waiter>>,
+    /// Taken when the store is dropped, which ends the thread.
+    waiters: Option<Sender<Waiter>>,
     thread: Option<JoinHandle<()>>,
-    failed: Arc<AtomicBool>,
+}
+
+/// Somebody who waits until the change of this number is on disk.
+struct Waiter {
+    change: u64,
+    done: oneshot::Sender<bool>,
 }
 
 impl Flusher {
     pub(super) fn start(shared: Arc<Shared>) -> Result<Self, StoreError> {
-        let (queue, waiters) = channel();
-        let failed = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&failed);
-        let thread = std::thread::Builder::new()
-            .name("store-flush".to_owned())
-            .spawn(move || flush_for(&shared, &waiters, &flag))
-            .map_err(super::directory::failed("starting the flusher"))?;
+        let (sender, receiver) = channel();
+        let thread = thread::Builder::new()
+            .name("store-flusher".to_owned())
+            .spawn(move || run(&shared, &receiver))
+            .map_err(backend("starting the flusher"))?;
         Ok(Self {
-            queue: Some(queue),
+            waiters: Some(sender),
             thread: Some(thread),
-            failed,
         })
     }
 
-    /// Whether a flush failed: what memory holds may not be on disk, so nothing is written any more.
-    pub(super) fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::SeqCst)
-    }
-
-    /// Waits until everything that was written before this call survives a crash.
-    pub(super) async fn flushed(&self) -> Result<(), StoreError> {
-        let (waiter, done) = oneshot::channel();
-        let gone = |detail: &str| StoreError::Backend {
-            operation: "flush",
-            source: detail.to_owned().into(),
+    /// Returns when the change of this number is on disk.
+    pub(super) async fn flushed(&self, shared: &Shared, change: u64) -> Result<(), StoreError> {
+        if shared.flushed.load(Ordering::Acquire) >= change {
+            return Ok(());
+        }
+        let (done, flushed) = oneshot::channel();
+        let sent = match &self.waiters {
+            Some(waiters) => waiters.send(Waiter { change, done }).is_ok(),
+            None => false,
         };
-        self.queue
-            .as_ref()
-            .and_then(|queue| queue.send(waiter).ok())
-            .ok_or_else(|| gone("the store is closed"))?;
-        match done.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(detail)) => Err(gone(&detail)),
-            Err(_) => Err(gone("the store is closed")),
+        if sent && flushed.await.unwrap_or(false) {
+            Ok(())
+        } else {
+            // Also when the thread is gone: what was written since may never reach the disk.
+            shared.fail();
+            Err(failed())
         }
     }
 }
 
 impl Drop for Flusher {
     fn drop(&mut self) {
-        self.queue = None;
+        self.waiters = None;
         if let Some(thread) = self.thread.take() {
-            // A panic in there has already failed everybody who waited.
+            // It has nothing to say; a panic in it has failed every waiter already.
             let _ = thread.join();
         }
     }
 }
 
-fn flush_for(shared: &Shared, waiters: &Receiver<Waiter>, failed: &AtomicBool) {
-    while let Ok(first) = waiters.recv() {
-        let mut all = vec![first];
-        all.extend(waiters.try_iter());
-        let outcome = if failed.load(Ordering::SeqCst) {
-            Err("an earlier flush failed".to_owned())
-        } else {
-            shared.flush()
-        };
-        if outcome.is_err() {
-            failed.store(true, Ordering::SeqCst);
-        }
-        for waiter in all {
-            // Whoever stopped waiting does not need to know.
-            let _ = waiter.send(outcome.clone());
+/// What a writer hears after a flush has failed, until the process is started again.
+pub(super) fn failed() -> StoreError {
+    StoreError::Backend {
+        operation: "flushing",
+        source: "a flush failed; nothing more is written until the gateway is restarted".into(),
+    }
+}
+
+fn run(shared: &Shared, receiver: &Receiver<Waiter>) {
+    while let Ok(first) = receiver.recv() {
+        let mut waiters = vec![first];
+        waiters.extend(receiver.try_iter());
+        let needed = waiters.iter().map(|waiter| waiter.change).max().unwrap_or_default();
+        let fine = shared.flushed.load(Ordering::Acquire) >= needed || flush(shared);
+        for waiter in waiters {
+            // Whoever has stopped waiting does not want to know.
+            let _ = waiter.done.send(fine);
         }
     }
+    if shared.flushed.load(Ordering::Acquire) < shared.written.load(Ordering::Acquire) {
+        flush(shared);
+    }
+}
+
+/// Puts everything written so far on disk. After a failure nobody knows what is there, so it is the last flush.
+fn flush(shared: &Shared) -> bool {
+    let started = Instant::now();
+    let outcome = try_flush(shared);
+    shared.observer.operation("flush", started.elapsed());
+    match outcome {
+        Ok(change) => {
+            shared.flushed.fetch_max(change, Ordering::AcqRel);
+            true
+        }
+        Err(error) => {
+            shared.fail();
+            tracing::error!(error = %error, "the store cannot be flushed and takes no more writes");
+            false
+        }
+    }
+}
+
+fn try_flush(shared: &Shared) -> Result<u64, Box<dyn std::error::Error>> {
+    if shared.has_failed() {
+        return Err("it failed before".into());
+    }
+    let (active, change) = {
+        // sled lets no change in while it flushes, and no lookup past a waiting change. With the changes waiting here
+        // instead, lookups go on.
+        let _writer = shared.writer.blocking_lock();
+        let active = shared.active();
+        let change = shared.written.load(Ordering::Acquire);
+        super::at(shared.hook.as_ref(), Step::Flush)?;
+        active.tree.flush()?;
+        (active, change)
+    };
+    active.file.sync_data()?;
+    Ok(change)
 }

@@ -1,97 +1,464 @@
-//! The embedded backend, on sled 0.34.
+//! The embedded backend: sled 0.34.
 //!
-//! One tree, one record per key, one transaction per event. Transactions are serialised by sled, so that of many who redeem
-//! one code exactly one finds it unused. No method answers before a flush and an `fdatasync` that began after its change
-//! have ended; all who wait share one.
+//! ```text
+//!  event ──▶ writers' lock: read, decide, apply as one batch ──▶ wait for the shared flush ──▶ answer
+//!                                                                      ▲
+//!                             one thread: flush, fdatasync, wake all ──┘
+//! ```
+//! Changes are made one after another under one lock: sled's transactions would take turns as well, and this way an event
+//! is plain code that may scan. Lookups take no lock. docs/storage.md has the layout and the promise.
 
+mod change;
 mod compact;
 mod directory;
 mod events;
 mod flusher;
 mod open;
 mod records;
-mod transaction;
-mod upkeep;
+mod sweep;
 
 use std::collections::HashSet;
+use std::fmt;
 use std::fs::File;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
-use self::directory::Directory;
+use ::sled::{Batch, Db};
+use async_trait::async_trait;
+
+use self::change::{Change, Counts};
+use self::directory::{Database, Directory};
+use self::events::find;
 use self::flusher::Flusher;
-use super::{MAX_AUTHORIZATIONS, MAX_REGISTERED_CLIENTS, Observer};
+use crate::domain::client::{Client, ClientId};
+use crate::domain::clock::Timestamp;
+use crate::domain::grant::{
+    AccessToken, AuthorizationCode, AuthorizationRequest, ConsentKey, Grant, GrantId, LiveToken, RefreshToken, Session,
+    Succession,
+};
+use crate::domain::scope::Scope;
+use crate::domain::secret::SecretHash;
+use crate::store::{
+    Approval, Issued, MAX_AUTHORIZATIONS, MAX_REGISTERED_CLIENTS, Redemption, Registration, Rotation, Store, StoreError,
+};
 
-/// How much the store may hold, and when it is rewritten.
+/// Is told how long each operation took. The names are those of the [`Store`]'s methods, and `flush`.
+pub trait Observer: Send + Sync + 'static {
+    /// An operation is over, well or not.
+    fn operation(&self, name: &'static str, took: Duration);
+}
+
+impl Observer for () {
+    fn operation(&self, _: &'static str, _: Duration) {}
+}
+
+/// A moment at which a test may let the store fail, or die.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Before changes are flushed.
+    Flush,
+    /// Compaction: the new database has what the old one had at the start.
+    Copied,
+    /// Compaction: the new database has everything, and writers wait.
+    CaughtUp,
+    /// Compaction: the new database is on disk, and the old one is current.
+    BeforeSwitch,
+    /// Compaction: the new one is current.
+    AfterSwitch,
+    /// Compaction: writers go on with the new database, and the old one is still there.
+    BeforeRemoval,
+}
+
+/// Is called at each [`Step`]; an error makes the step fail.
+pub type Hook = Arc<dyn Fn(Step) -> io::Result<()> + Send + Sync>;
+
+/// Most records of the kinds that anybody can make us write.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Most clients that registered themselves.
-    pub clients: usize,
-    /// Most unfinished authorizations.
+    /// Clients that registered themselves.
+    pub registered_clients: usize,
+    /// Unfinished authorizations.
     pub authorizations: usize,
-    /// Size on disk, in bytes, from which a rewrite is thought about.
-    pub compact_from: u64,
 }
 
-/// The store.
+/// How a store is opened.
+#[derive(Clone)]
+pub struct Options {
+    /// Caps.
+    pub limits: Limits,
+    /// The size on disk in bytes under which compaction is never worth it.
+    pub compact_above: u64,
+    /// How long to wait for a lock that another process holds: it may have been killed a moment ago.
+    pub lock_wait: Duration,
+    /// Bytes of memory for pages.
+    pub cache_bytes: u64,
+    /// Is told how long operations take.
+    pub observer: Arc<dyn Observer>,
+    /// For tests of failures.
+    pub hook: Option<Hook>,
+}
+
+/// The embedded store. Dropping it writes everything out and gives the directory free.
 pub struct SledStore {
-    shared: Arc<Shared>,
+    /// Before `shared`: its thread must be gone before the lock is.
     flusher: Flusher,
-    observer: Arc<dyn Observer>,
-    limits: Limits,
-    revocations: AtomicU64,
-    clients: AtomicUsize,
-    authorizations: AtomicUsize,
-    /// Held while a capped kind is counted and added to.
-    admission: Mutex<()>,
-    /// Held while the store is rewritten.
-    rewriting: tokio::sync::Mutex<()>,
+    shared: Arc<Shared>,
 }
 
-/// What the flusher needs as well.
-#[derive(Debug)]
+/// What the store, its flusher and a running compaction have in common.
 struct Shared {
+    active: RwLock<Arc<Active>>,
+    /// The writers' lock.
+    writer: tokio::sync::Mutex<Writer>,
+    /// The number of the last change; it counts before the change can be seen.
+    written: AtomicU64,
+    /// The number of the last change that is on disk.
+    flushed: AtomicU64,
+    /// A write has failed: what is on disk is unknown, so nothing more is written.
+    failed: AtomicBool,
+    revocations: AtomicU64,
+    limits: Limits,
+    cache_bytes: u64,
+    compact_above: u64,
+    observer: Arc<dyn Observer>,
+    hook: Option<Hook>,
+    /// Last, so that it is unlocked after everything else is closed.
     directory: Directory,
-    /// Readers and writers hold it to read; only the end of a rewrite holds it to write.
-    active: RwLock<Active>,
-    /// While the store is rewritten: the keys that were written to since it began.
-    touched: Mutex<Option<HashSet<Vec<u8>>>>,
 }
 
-/// The current database.
-#[derive(Debug)]
+/// The database in use.
 struct Active {
-    db: ::sled::Db,
-    /// sled's main file, opened again to make it durable.
+    tree: Db,
+    /// Its log, for `fdatasync`.
     file: File,
-    path: PathBuf,
+    database: Database,
 }
 
-impl Default for Limits {
+/// What only the holder of the writers' lock may touch.
+struct Writer {
+    counts: Counts,
+    /// While a compaction copies: the keys that were written since.
+    touched: Option<HashSet<Vec<u8>>>,
+}
+
+// === impl Options ===
+
+impl Default for Options {
     fn default() -> Self {
         Self {
-            clients: MAX_REGISTERED_CLIENTS,
-            authorizations: MAX_AUTHORIZATIONS,
-            compact_from: 64 << 20,
+            limits: Limits {
+                registered_clients: MAX_REGISTERED_CLIENTS,
+                authorizations: MAX_AUTHORIZATIONS,
+            },
+            compact_above: 64 << 20,
+            lock_wait: Duration::from_secs(5),
+            cache_bytes: 64 << 20,
+            observer: Arc::new(()),
+            hook: None,
         }
     }
 }
 
-/// A lock whose holder panicked guards data that is still whole: every change is one transaction.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+// === impl Shared ===
 
 impl Shared {
-    fn active(&self) -> RwLockReadGuard<'_, Active> {
-        self.active.read().unwrap_or_else(PoisonError::into_inner)
+    fn active(&self) -> Arc<Active> {
+        Arc::clone(&self.active.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Makes everything written so far durable: sled's own flush hands it to the system, `fdatasync` to the disk.
-    fn flush(&self) -> Result<(), String> {
+    fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    fn fail(&self) {
+        self.failed.store(true, Ordering::Release);
+    }
+
+    /// Makes one change; its outcome and its number, with which to wait for the flush.
+    async fn apply<T>(
+        &self,
+        event: impl FnOnce(&mut Change<'_>) -> Result<T, StoreError>,
+    ) -> Result<(T, u64), StoreError> {
+        let mut writer = self.writer.lock().await;
+        if self.has_failed() {
+            return Err(flusher::failed());
+        }
+        self.apply_now(&mut writer, event)
+    }
+
+    /// Makes one change, even if it cannot reach the disk any more.
+    fn apply_now<T>(
+        &self,
+        writer: &mut Writer,
+        event: impl FnOnce(&mut Change<'_>) -> Result<T, StoreError>,
+    ) -> Result<(T, u64), StoreError> {
         let active = self.active();
-        active.db.flush().map_err(|error| error.to_string())?;
-        active.file.sync_data().map_err(|error| error.to_string())
+        let mut change = Change::new(&active.tree, self.limits, writer.counts);
+        let outcome = event(&mut change)?;
+        let (writes, counts) = change.finish();
+        if writes.is_empty() {
+            // It may rest on a change that is not on disk yet, so there is something to wait for all the same.
+            return Ok((outcome, self.written.load(Ordering::Acquire)));
+        }
+        if let Some(touched) = &mut writer.touched {
+            touched.extend(writes.keys().cloned());
+        }
+        let mut batch = Batch::default();
+        for (key, value) in writes {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+        let number = self.written.fetch_add(1, Ordering::AcqRel) + 1;
+        active.tree.apply_batch(batch).map_err(|error| {
+            self.fail();
+            backend("writing")(error)
+        })?;
+        writer.counts = counts;
+        Ok((outcome, number))
+    }
+}
+
+// === impl SledStore ===
+
+impl SledStore {
+    /// Makes one change and waits until it is on disk.
+    async fn write<T>(
+        &self,
+        name: &'static str,
+        event: impl FnOnce(&mut Change<'_>) -> Result<T, StoreError> + Send,
+    ) -> Result<T, StoreError> {
+        self.timed(name, async {
+            let (outcome, number) = self.shared.apply(event).await?;
+            self.flusher.flushed(&self.shared, number).await?;
+            Ok(outcome)
+        })
+        .await
+    }
+
+    /// Makes a change that takes something away from somebody. It counts in memory even when it cannot reach the disk.
+    async fn revoke(
+        &self,
+        name: &'static str,
+        event: impl FnOnce(&mut Change<'_>) -> Result<(), StoreError> + Send,
+    ) -> Result<(), StoreError> {
+        self.timed(name, async {
+            let number = {
+                let mut writer = self.shared.writer.lock().await;
+                let applied = self.shared.apply_now(&mut writer, event);
+                self.shared.revocations.fetch_add(1, Ordering::SeqCst);
+                applied?.1
+            };
+            self.flusher.flushed(&self.shared, number).await
+        })
+        .await
+    }
+
+    async fn timed<T>(&self, name: &'static str, work: impl Future<Output = T>) -> T {
+        let started = Instant::now();
+        let outcome = work.await;
+        self.shared.observer.operation(name, started.elapsed());
+        outcome
+    }
+
+    fn look<T>(
+        &self,
+        name: &'static str,
+        lookup: impl FnOnce(&Db) -> Result<Option<T>, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        let started = Instant::now();
+        let found = lookup(&self.shared.active().tree);
+        self.shared.observer.operation(name, started.elapsed());
+        found
+    }
+}
+
+impl fmt::Debug for SledStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SledStore")
+            .field("directory", &self.shared.directory.path())
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Store for SledStore {
+    async fn register_client(&self, client: &Client) -> Result<Registration, StoreError> {
+        self.write("register_client", |change| events::register_client(change, client))
+            .await
+    }
+
+    async fn client(&self, id: &ClientId) -> Result<Option<Client>, StoreError> {
+        self.look("client", |tree| find(tree, id))
+    }
+
+    async fn begin_authorization(&self, id: &SecretHash, request: &AuthorizationRequest) -> Result<(), StoreError> {
+        self.write("begin_authorization", |change| {
+            events::begin_authorization(change, id, request)
+        })
+        .await
+    }
+
+    async fn authorization(&self, id: &SecretHash) -> Result<Option<AuthorizationRequest>, StoreError> {
+        self.look("authorization", |tree| find(tree, id))
+    }
+
+    async fn note_sign_in(&self, id: &SecretHash) -> Result<(), StoreError> {
+        self.write("note_sign_in", |change| events::note_sign_in(change, id))
+            .await
+    }
+
+    async fn end_authorization(&self, id: &SecretHash) -> Result<bool, StoreError> {
+        self.write("end_authorization", |change| change.remove_authorization(id))
+            .await
+    }
+
+    async fn approve(
+        &self,
+        id: &SecretHash,
+        code: (&SecretHash, &AuthorizationCode),
+        remember: Option<(&ConsentKey, &Scope)>,
+    ) -> Result<Approval, StoreError> {
+        self.write("approve", |change| events::approve(change, id, code, remember))
+            .await
+    }
+
+    async fn consent(&self, key: &ConsentKey) -> Result<Option<Scope>, StoreError> {
+        self.look("consent", |tree| {
+            Ok(find::<records::Consent>(tree, key)?.map(|consent| consent.scope))
+        })
+    }
+
+    async fn begin_session(
+        &self,
+        id: &SecretHash,
+        session: &Session,
+        previous: Option<&SecretHash>,
+    ) -> Result<(), StoreError> {
+        self.write("begin_session", |change| {
+            events::begin_session(change, id, session, previous)
+        })
+        .await
+    }
+
+    async fn session(&self, id: &SecretHash) -> Result<Option<Session>, StoreError> {
+        self.look("session", |tree| find(tree, id))
+    }
+
+    async fn end_session(&self, id: &SecretHash) -> Result<(), StoreError> {
+        self.revoke("end_session", |change| change.remove_expiring::<Session>(id).map(drop))
+            .await
+    }
+
+    async fn code(&self, code: &SecretHash) -> Result<Option<AuthorizationCode>, StoreError> {
+        self.look("code", |tree| find(tree, code))
+    }
+
+    async fn note_failed_attempt(&self, code: &SecretHash) -> Result<(), StoreError> {
+        self.write("note_failed_attempt", |change| {
+            events::note_failed_attempt(change, code)
+        })
+        .await
+    }
+
+    async fn redeem_code(&self, code: &SecretHash, grant: &Grant, issued: &Issued) -> Result<Redemption, StoreError> {
+        self.write("redeem_code", |change| events::redeem_code(change, code, grant, issued))
+            .await
+    }
+
+    async fn refresh_token(&self, token: &SecretHash) -> Result<Option<(RefreshToken, Grant)>, StoreError> {
+        let found = self.look("refresh_token", |tree| {
+            let Some(token) = find::<RefreshToken>(tree, token)? else {
+                return Ok(None);
+            };
+            Ok(find::<Grant>(tree, &token.grant)?.map(|grant| (token, grant)))
+        })?;
+        if found.as_ref().is_some_and(|(token, _)| token.rotated.is_some()) {
+            // A retry is answered from this, and what is answered must be on disk.
+            let number = self.shared.written.load(Ordering::Acquire);
+            self.flusher.flushed(&self.shared, number).await?;
+        }
+        Ok(found)
+    }
+
+    async fn rotate(
+        &self,
+        token: &SecretHash,
+        succession: &Succession,
+        issued: &Issued,
+    ) -> Result<Rotation, StoreError> {
+        self.write("rotate", |change| events::rotate(change, token, succession, issued))
+            .await
+    }
+
+    async fn access_token(&self, token: &SecretHash) -> Result<Option<LiveToken>, StoreError> {
+        self.look("access_token", |tree| {
+            let Some(token) = find::<AccessToken>(tree, token)? else {
+                return Ok(None);
+            };
+            Ok(find::<Grant>(tree, &token.grant)?.map(|grant| LiveToken { token, grant }))
+        })
+    }
+
+    async fn revoke_access_token(&self, token: &SecretHash) -> Result<(), StoreError> {
+        self.revoke("revoke_access_token", |change| {
+            events::revoke_access_token(change, token)
+        })
+        .await
+    }
+
+    async fn revoke_grant(&self, grant: &GrantId) -> Result<(), StoreError> {
+        self.revoke("revoke_grant", |change| events::revoke_grant(change, grant))
+            .await
+    }
+
+    fn revocations(&self) -> u64 {
+        self.shared.revocations.load(Ordering::SeqCst)
+    }
+
+    async fn signing_key(&self, name: &'static str) -> Result<[u8; 32], StoreError> {
+        self.write("signing_key", |change| events::signing_key(change, name))
+            .await
+    }
+
+    async fn sweep(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.timed("sweep", self.sweep_expired(now, limit)).await
+    }
+
+    async fn compact(&self) -> Result<bool, StoreError> {
+        self.timed("compact", self.compact_if_worth_it()).await
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        if self.shared.has_failed() {
+            return Err(flusher::failed());
+        }
+        self.look("check", |tree| {
+            tree.contains_key([records::prefix::SIGNING_KEY])
+                .map(|_| None::<()>)
+                .map_err(backend("reading a record"))
+        })
+        .map(drop)
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        let number = self.shared.written.load(Ordering::Acquire);
+        self.timed("close", self.flusher.flushed(&self.shared, number)).await
+    }
+}
+
+/// Lets a test fail or die here.
+fn at(hook: Option<&Hook>, step: Step) -> io::Result<()> {
+    hook.map_or(Ok(()), |hook| hook(step))
+}
+
+/// What the store says when sled or the file system fails.
+fn backend<E: Into<Box<dyn std::error::Error + Send + Sync>>>(operation: &'static str) -> impl FnOnce(E) -> StoreError {
+    move |error| StoreError::Backend {
+        operation,
+        source: error.into(),
     }
 }

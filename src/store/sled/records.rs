@@ -1,207 +1,236 @@
-//! How records are written: the first byte of a key says what kind of record it is, the first byte of a value which version
-//! of it; the rest of the value is JSON. docs/storage.md lists them all.
+//! What a key and a value look like; docs/storage.md is the same in prose, and changes with this file.
+//!
+//! One tree holds everything. The first byte of a key says what it is. Records are a version byte and JSON; index entries
+//! have no value. Times in keys are big-endian, so that the order of keys is the order of time.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
 use crate::domain::client::{Client, ClientId};
 use crate::domain::clock::Timestamp;
-use crate::domain::grant::{ConsentKey, GrantId};
+use crate::domain::grant::{
+    AccessToken, AuthorizationCode, AuthorizationRequest, ConsentKey, Grant, GrantId, RefreshToken, Session,
+};
+use crate::domain::scope::Scope;
 use crate::domain::secret::SecretHash;
 use crate::store::StoreError;
 
-/// The version byte that we write.
-const VERSION: u8 = 1;
+/// The version that every record begins with.
+const RECORD_VERSION: u8 = 1;
+/// Stands between a client id, which is visible ASCII, and what follows it.
+const SEPARATOR: u8 = 0;
 
-/// What a record is about; the byte is the first of its key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Kind {
-    /// A client that registered itself.
-    Client = b'c',
-    /// Index: registered clients without a live grant, oldest first.
-    IdleClient = b'i',
-    /// An unfinished authorization.
-    Authorization = b'a',
-    /// Index: unfinished authorizations, oldest first.
-    AuthorizationOrder = b'o',
-    /// A signed-in browser.
-    Session = b's',
-    /// A remembered consent.
-    Consent = b'k',
-    /// An authorization code.
-    Code = b'd',
-    /// A grant.
-    Grant = b'g',
-    /// An access token.
-    AccessToken = b't',
-    /// A refresh token.
-    RefreshToken = b'r',
-    /// Index: what expires when.
-    Expiry = b'e',
-    /// A signing key, or the format of the whole store.
-    Meta = b'm',
+/// What the first byte of a key says.
+pub(super) mod prefix {
+    pub(in crate::store::sled) const CLIENT: u8 = b'c';
+    pub(in crate::store::sled) const AUTHORIZATION: u8 = b'a';
+    pub(in crate::store::sled) const SESSION: u8 = b's';
+    pub(in crate::store::sled) const CODE: u8 = b'k';
+    pub(in crate::store::sled) const GRANT: u8 = b'g';
+    pub(in crate::store::sled) const ACCESS_TOKEN: u8 = b't';
+    pub(in crate::store::sled) const REFRESH_TOKEN: u8 = b'r';
+    pub(in crate::store::sled) const CONSENT: u8 = b'n';
+    pub(in crate::store::sled) const SIGNING_KEY: u8 = b'y';
+    /// Index: expiry, then the key of the record.
+    pub(in crate::store::sled) const EXPIRY: u8 = b'X';
+    /// Index: unfinished authorizations by age.
+    pub(in crate::store::sled) const AUTHORIZATION_AGE: u8 = b'A';
+    /// Index: registered clients without a grant by age.
+    pub(in crate::store::sled) const IDLE_CLIENT: u8 = b'I';
+    /// Index: the grants of a client.
+    pub(in crate::store::sled) const CLIENT_GRANT: u8 = b'G';
 }
 
-/// A client as it is kept: with how many live grants it has.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct StoredClient {
-    pub(super) client: Client,
-    pub(super) live_grants: u32,
+/// Something that is kept under one key.
+pub(super) trait Record: Serialize + DeserializeOwned {
+    /// The first byte of its key.
+    const PREFIX: u8;
+    /// What errors call it.
+    const KIND: &'static str;
 }
 
-/// Lets the sweeper see when any record expires.
-#[derive(Debug, Deserialize)]
-pub(super) struct Expiring {
-    pub(super) expires_at: Timestamp,
+/// A record that ends by itself; it has an entry in the expiry index.
+pub(super) trait Expiring: Record {
+    /// When it lapses.
+    fn expires_at(&self) -> Timestamp;
 }
 
-impl Kind {
-    /// The name for errors.
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Client => "client",
-            Self::IdleClient => "idle client index",
-            Self::Authorization => "authorization",
-            Self::AuthorizationOrder => "authorization index",
-            Self::Session => "session",
-            Self::Consent => "consent",
-            Self::Code => "code",
-            Self::Grant => "grant",
-            Self::AccessToken => "access token",
-            Self::RefreshToken => "refresh token",
-            Self::Expiry => "expiry index",
-            Self::Meta => "meta",
+macro_rules! records {
+    ($($record:ty: $prefix:ident, $kind:literal $(, $expiring:ident)?;)*) => {$(
+        impl Record for $record {
+            const PREFIX: u8 = prefix::$prefix;
+            const KIND: &'static str = $kind;
+        }
+        $(impl Expiring for $record {
+            fn expires_at(&self) -> Timestamp {
+                self.$expiring
+            }
+        })?
+    )*};
+}
+
+records! {
+    Client: CLIENT, "client";
+    AuthorizationRequest: AUTHORIZATION, "authorization request", expires_at;
+    Session: SESSION, "session", expires_at;
+    AuthorizationCode: CODE, "authorization code", expires_at;
+    Grant: GRANT, "grant", expires_at;
+    AccessToken: ACCESS_TOKEN, "access token", expires_at;
+    RefreshToken: REFRESH_TOKEN, "refresh token", expires_at;
+    Consent: CONSENT, "consent";
+    SigningKey: SIGNING_KEY, "signing key";
+}
+
+/// What somebody allowed a client, with the key that it is remembered under in full: the record's own key has its hash.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Consent {
+    pub(super) subject: String,
+    pub(super) client_id: String,
+    pub(super) redirect_uri: String,
+    pub(super) resource: String,
+    pub(super) scope: Scope,
+}
+
+/// A key for signing cookies. [`SecretHash`] lends it its encoding; it is 32 bytes like any other.
+#[derive(Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct SigningKey(pub(super) SecretHash);
+
+/// What a record is called by: the rest of its key.
+pub(super) trait Id {
+    /// The bytes.
+    fn bytes(&self) -> Vec<u8>;
+}
+
+impl Id for SecretHash {
+    fn bytes(&self) -> Vec<u8> {
+        self.as_bytes().to_vec()
+    }
+}
+
+impl Id for GrantId {
+    fn bytes(&self) -> Vec<u8> {
+        self.as_bytes().to_vec()
+    }
+}
+
+impl Id for ClientId {
+    fn bytes(&self) -> Vec<u8> {
+        self.as_str().as_bytes().to_vec()
+    }
+}
+
+impl Id for str {
+    fn bytes(&self) -> Vec<u8> {
+        self.as_bytes().to_vec()
+    }
+}
+
+impl Id for ConsentKey {
+    /// Begins with the client, so that a client's consents can go with it; the hash keeps it short.
+    fn bytes(&self) -> Vec<u8> {
+        let mut digest = Sha256::new();
+        for part in [self.subject.as_str(), self.redirect.as_str(), self.resource.as_str()] {
+            digest.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            digest.update(part.as_bytes());
+        }
+        let mut bytes = self.client_id.bytes();
+        bytes.push(SEPARATOR);
+        bytes.extend_from_slice(&digest.finalize());
+        bytes
+    }
+}
+
+impl Consent {
+    /// Nothing allowed yet.
+    pub(super) fn none(key: &ConsentKey) -> Self {
+        Self {
+            subject: key.subject.as_str().to_owned(),
+            client_id: key.client_id.as_str().to_owned(),
+            redirect_uri: key.redirect.as_str().to_owned(),
+            resource: key.resource.as_str().to_owned(),
+            scope: Scope::empty(),
         }
     }
+}
 
-    /// The kinds that expire.
-    pub(super) fn expiring(byte: u8) -> Option<Self> {
-        [
-            Self::Authorization,
-            Self::Session,
-            Self::Code,
-            Self::Grant,
-            Self::AccessToken,
-            Self::RefreshToken,
-        ]
-        .into_iter()
-        .find(|kind| *kind as u8 == byte)
+/// The key of a record.
+pub(super) fn key<R: Record>(id: &(impl Id + ?Sized)) -> Vec<u8> {
+    joined(R::PREFIX, &[&id.bytes()])
+}
+
+/// The entry of a record in the expiry index.
+pub(super) fn expiry_key(at: Timestamp, record: &[u8]) -> Vec<u8> {
+    joined(prefix::EXPIRY, &[&at.as_millis().to_be_bytes(), record])
+}
+
+/// Where an entry of the expiry index points to.
+pub(super) fn expiry_target(entry: &[u8]) -> Option<&[u8]> {
+    entry.get(1 + size_of::<u64>()..).filter(|record| !record.is_empty())
+}
+
+/// The entry of an unfinished authorization in the index by age.
+pub(super) fn age_key(created_at: Timestamp, id: &[u8]) -> Vec<u8> {
+    joined(prefix::AUTHORIZATION_AGE, &[&created_at.as_millis().to_be_bytes(), id])
+}
+
+/// The entry of a client in the index of those without a grant.
+pub(super) fn idle_key(created_at: Timestamp, client: &ClientId) -> Vec<u8> {
+    joined(
+        prefix::IDLE_CLIENT,
+        &[&created_at.as_millis().to_be_bytes(), client.as_str().as_bytes()],
+    )
+}
+
+/// What follows the time in a key of either index by age.
+pub(super) fn aged_id(entry: &[u8]) -> &[u8] {
+    entry.get(1 + size_of::<u64>()..).unwrap_or_default()
+}
+
+/// What every entry in the index of this client's grants begins with.
+pub(super) fn grants_of(client: &ClientId) -> Vec<u8> {
+    joined(prefix::CLIENT_GRANT, &[client.as_str().as_bytes(), &[SEPARATOR]])
+}
+
+/// The entry of one grant in that index.
+pub(super) fn client_grant_key(client: &ClientId, grant: &GrantId) -> Vec<u8> {
+    let mut entry = grants_of(client);
+    entry.extend_from_slice(grant.as_bytes());
+    entry
+}
+
+/// What the key of every consent for this client begins with.
+pub(super) fn consents_for(client: &ClientId) -> Vec<u8> {
+    joined(prefix::CONSENT, &[client.as_str().as_bytes(), &[SEPARATOR]])
+}
+
+fn joined(prefix: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let mut key = vec![prefix];
+    for part in parts {
+        key.extend_from_slice(part);
     }
-
-    /// A key of this kind.
-    pub(super) fn key(self, rest: &[u8]) -> Vec<u8> {
-        let mut key = Vec::with_capacity(1 + rest.len());
-        key.push(self as u8);
-        key.extend_from_slice(rest);
-        key
-    }
-
-    /// A key of this kind that sorts by time.
-    fn timed(self, at: Timestamp, rest: &[u8]) -> Vec<u8> {
-        let mut key = Vec::with_capacity(9 + rest.len());
-        key.push(self as u8);
-        key.extend_from_slice(&at.as_millis().to_be_bytes());
-        key.extend_from_slice(rest);
-        key
-    }
+    key
 }
 
-pub(super) fn client_key(id: &ClientId) -> Vec<u8> {
-    Kind::Client.key(id.as_str().as_bytes())
-}
-
-pub(super) fn idle_key(client: &Client) -> Vec<u8> {
-    Kind::IdleClient.timed(client.created_at, client.id.as_str().as_bytes())
-}
-
-pub(super) fn hash_key(kind: Kind, hash: &SecretHash) -> Vec<u8> {
-    kind.key(hash.as_bytes())
-}
-
-pub(super) fn grant_key(id: &GrantId) -> Vec<u8> {
-    Kind::Grant.key(id.as_bytes())
-}
-
-pub(super) fn order_key(created: Timestamp, id: &SecretHash) -> Vec<u8> {
-    Kind::AuthorizationOrder.timed(created, id.as_bytes())
-}
-
-pub(super) fn expiry_key(expires_at: Timestamp, key: &[u8]) -> Vec<u8> {
-    Kind::Expiry.timed(expires_at, key)
-}
-
-/// A consent's key is a hash of its parts, each with its length in front so that no two lists of parts look alike.
-pub(super) fn consent_key(key: &ConsentKey) -> Vec<u8> {
-    let mut digest = Sha256::new();
-    for part in [
-        key.subject.as_str(),
-        key.client_id.as_str(),
-        key.redirect.as_str(),
-        key.resource.as_str(),
-    ] {
-        digest.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
-        digest.update(part.as_bytes());
-    }
-    Kind::Consent.key(&digest.finalize())
-}
-
-/// A record as bytes.
-pub(super) fn encode(kind: Kind, record: &impl Serialize) -> Result<Vec<u8>, StoreError> {
-    let mut bytes = vec![VERSION];
-    serde_json::to_writer(&mut bytes, record).map_err(|error| StoreError::Corrupt {
-        kind: kind.name(),
-        detail: error.to_string(),
+/// A record as it is written.
+pub(super) fn encode<R: Record>(record: &R) -> Result<Vec<u8>, StoreError> {
+    let mut bytes = vec![RECORD_VERSION];
+    serde_json::to_writer(&mut bytes, record).map_err(|error| StoreError::Backend {
+        operation: "writing a record",
+        source: Box::new(error),
     })?;
     Ok(bytes)
 }
 
-/// A record from bytes.
-pub(super) fn decode<T: DeserializeOwned>(kind: Kind, bytes: &[u8]) -> Result<T, StoreError> {
+/// A record as it was written.
+pub(super) fn decode<R: Record>(bytes: &[u8]) -> Result<R, StoreError> {
+    let corrupt = |detail: String| StoreError::Corrupt { kind: R::KIND, detail };
     match bytes.split_first() {
-        Some((&VERSION, json)) => serde_json::from_slice(json).map_err(|error| {
-            // Serde's messages can quote the value; the position alone says enough.
-            StoreError::Corrupt {
-                kind: kind.name(),
-                detail: format!("malformed at column {}", error.column()),
-            }
-        }),
-        Some((version, _)) => Err(StoreError::Corrupt {
-            kind: kind.name(),
-            detail: format!("version {version} is not known"),
-        }),
-        None => Err(StoreError::Corrupt {
-            kind: kind.name(),
-            detail: "it is empty".to_owned(),
-        }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_record_that_cannot_be_read_is_said_to_be_corrupt_without_its_content() {
-        let secretive = b"\x01{\"expires_at\":\"mgat_secret\"}";
-        for (bytes, detail) in [
-            (&b""[..], "empty"),
-            (b"\x07{}", "version 7"),
-            (b"\x01{", "malformed"),
-            (secretive, "malformed"),
-        ] {
-            let error = decode::<Expiring>(Kind::Code, bytes).unwrap_err().to_string();
-            assert!(
-                error.contains(detail) && error.contains("code") && !error.contains("secret"),
-                "{error}"
-            );
-        }
-    }
-
-    #[test]
-    fn keys_by_time_sort_by_time() {
-        let at = |millis| expiry_key(Timestamp::from_millis(millis), b"x");
-        assert!(at(1) < at(255) && at(255) < at(256) && at(256) < at(u64::MAX));
+        None => Err(corrupt("it is empty".to_owned())),
+        Some((&RECORD_VERSION, json)) => serde_json::from_slice(json)
+            // The parser's own words may quote the record.
+            .map_err(|error| corrupt(format!("its JSON breaks at column {}", error.column()))),
+        Some((version, _)) => Err(corrupt(format!("it has version {version}, and version 1 is known"))),
     }
 }
