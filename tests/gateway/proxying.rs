@@ -64,7 +64,7 @@ async fn serve(mut stream: TcpStream, seen: Arc<Seen>, own: SocketAddr) {
                 body.len()
             )
         };
-        let answer = match path.rsplit('/').next().unwrap() {
+        let answer = match path.split('?').next().unwrap().rsplit('/').next().unwrap() {
             "silent-stream" | "stream" => {
                 stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n").await.unwrap();
                 if path.ends_with("/stream") {
