@@ -183,3 +183,155 @@ impl Drop for Place<'_> {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use super::*;
+
+    const PASSWORD: &str = "correct horse battery staple";
+    const NOW: Timestamp = Timestamp::from_millis(1_000_000);
+
+    #[test]
+    fn a_hash_is_argon2id_with_its_own_salt_and_fits_its_password() {
+        let (one, two) = (hash_password(PASSWORD).unwrap(), hash_password(PASSWORD).unwrap());
+        assert!(one.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{one}");
+        assert_ne!(one, two);
+        let fits = |password: &str| {
+            Argon2::default()
+                .verify_password(password.as_bytes(), one.as_str())
+                .is_ok()
+        };
+        assert!(fits(PASSWORD) && !fits("correct horse battery stapl") && !fits(""));
+        assert!(hash_password("").is_err() && hash_password(&"x".repeat(1025)).is_err());
+    }
+
+    fn accounts(users: &[&str]) -> Accounts {
+        let cheap = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(8, 1, 1, None).unwrap());
+        let hash = cheap
+            .hash_password_with_salt(PASSWORD.as_bytes(), &[1; 16])
+            .unwrap()
+            .to_string();
+        let mut yaml = "public_url: http://127.0.0.1:8080\n".to_owned();
+        yaml.push_str("upstreams: [{ name: a, path: /a, url: http://127.0.0.1:1/ }]\nusers:\n");
+        for user in users {
+            writeln!(yaml, "  - {{ username: {user}, password_hash: \"{hash}\" }}").unwrap();
+        }
+        Accounts::new(Arc::new(
+            crate::config::parse(&yaml, std::path::Path::new(""), &|_| None).unwrap(),
+        ))
+    }
+
+    async fn attempt(accounts: &Accounts, username: &str, password: &str) -> SignIn {
+        let from = IpAddr::from([10, 0, 0, 1]);
+        accounts
+            .sign_in(username, Zeroizing::new(password.to_owned()), from, NOW)
+            .await
+    }
+
+    /// How many times a password was hashed.
+    fn work(accounts: &Accounts) -> usize {
+        accounts.verifications.load(Ordering::Relaxed)
+    }
+
+    #[tokio::test]
+    async fn an_unknown_name_costs_as_much_work_as_a_wrong_password() {
+        let accounts = accounts(&["ada", "bob"]);
+        assert!(matches!(attempt(&accounts, "ada", PASSWORD).await, SignIn::Success(user) if user.username == "ada"));
+        assert_eq!(work(&accounts), 1);
+        assert!(matches!(attempt(&accounts, "ada", "wrong").await, SignIn::Failure));
+        assert_eq!(work(&accounts), 2);
+        // The password of whoever stands in for nobody opens nothing.
+        for name in ["nobody", "Ada", "ada ", ""] {
+            let before = work(&accounts);
+            assert!(
+                matches!(attempt(&accounts, name, PASSWORD).await, SignIn::Failure),
+                "{name:?}"
+            );
+            assert_eq!(work(&accounts), before + 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_throttled_attempt_costs_no_work_and_tells_nothing() {
+        let accounts = accounts(&["ada"]);
+        for _ in 0..5 {
+            attempt(&accounts, "ada", "wrong").await;
+        }
+        let before = work(&accounts);
+        for password in [PASSWORD, "wrong"] {
+            assert!(matches!(
+                attempt(&accounts, "ada", password).await,
+                SignIn::Throttled { .. }
+            ));
+        }
+        assert_eq!(work(&accounts), before);
+    }
+
+    #[tokio::test]
+    async fn a_burst_gets_no_more_guesses_than_its_members_one_by_one() {
+        let accounts = Arc::new(accounts(&["ada"]));
+        let burst: Vec<_> = (0..40)
+            .map(|_| {
+                let accounts = Arc::clone(&accounts);
+                tokio::spawn(async move { attempt(&accounts, "ada", "wrong").await })
+            })
+            .collect();
+        for one in burst {
+            one.await.unwrap();
+        }
+        // Those that run at the same time cannot know of each other.
+        assert!((5..5 + AT_ONCE).contains(&work(&accounts)), "{}", work(&accounts));
+    }
+
+    #[tokio::test]
+    async fn the_queue_is_bounded_and_places_are_given_back() {
+        let accounts = Arc::new(accounts(&["ada"]));
+        let all = accounts
+            .turns
+            .clone()
+            .acquire_many_owned(u32::try_from(AT_ONCE).unwrap())
+            .await
+            .unwrap();
+        let waiting: Vec<_> = (0..WAITING + AT_ONCE)
+            .map(|_| {
+                let accounts = Arc::clone(&accounts);
+                tokio::spawn(async move { attempt(&accounts, "ada", PASSWORD).await })
+            })
+            .collect();
+        while accounts.waiting.load(Ordering::Relaxed) < WAITING + AT_ONCE {
+            tokio::task::yield_now().await;
+        }
+        assert!(
+            matches!(attempt(&accounts, "ada", PASSWORD).await, SignIn::Throttled { retry_after } if retry_after == QUEUE_FULL)
+        );
+        drop(all);
+        for one in waiting {
+            assert!(matches!(one.await.unwrap(), SignIn::Success(_)));
+        }
+        assert_eq!(accounts.waiting.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_too_long_is_not_looked_at() {
+        let accounts = accounts(&["ada"]);
+        assert!(matches!(
+            attempt(&accounts, "ada", &"x".repeat(1025)).await,
+            SignIn::Failure
+        ));
+        assert!(matches!(
+            attempt(&accounts, &"x".repeat(129), PASSWORD).await,
+            SignIn::Failure
+        ));
+        assert_eq!(work(&accounts), 0);
+    }
+
+    #[tokio::test]
+    async fn without_accounts_nobody_signs_in() {
+        let mut config = (*accounts(&["ada"]).config).clone();
+        config.users.clear();
+        let nobody = Accounts::new(Arc::new(config));
+        assert!(matches!(attempt(&nobody, "ada", PASSWORD).await, SignIn::Failure));
+    }
+}

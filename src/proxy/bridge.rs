@@ -9,7 +9,7 @@ use http::{Request, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
-use super::reply::Refusal;
+use super::reply::{KEPT_BODY, Refusal};
 use crate::oauth::{Answer, MAX_BODY};
 
 /// A small body has to be there in this time, or its sender is holding a place for nothing.
@@ -62,6 +62,25 @@ pub(super) async fn whole_request(session: &mut Session) -> pingora::Result<Resu
     *request.uri_mut() = head.uri.clone();
     *request.headers_mut() = head.headers.clone();
     Ok(Ok(request))
+}
+
+/// Reads the body of a request that failed, as far as it is kept at all. Whether that was the whole of it.
+pub(super) async fn read_kept(session: &mut Session, into: &mut Vec<Bytes>) -> bool {
+    if declared_length(session).is_some_and(|length| length > KEPT_BODY as u64) {
+        return false;
+    }
+    let read = async {
+        let mut length = 0;
+        while let Ok(Some(chunk)) = session.read_request_body().await {
+            length += chunk.len();
+            if length > KEPT_BODY {
+                return false;
+            }
+            into.push(chunk);
+        }
+        session.is_body_done()
+    };
+    tokio::time::timeout(PATIENCE, read).await.unwrap_or(false)
 }
 
 /// What `Content-Length` says; the head was checked before.

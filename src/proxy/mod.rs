@@ -485,6 +485,10 @@ impl ProxyHttp for Gateway {
             .is_some_and(|head| head.status.as_u16() >= 200);
         let status = answer.as_ref().map_or(0, |(status, ..)| status.as_u16());
         if let (Some((status, code, message)), false) = (answer, began) {
+            // Where the upstream was never reached the body is still to be read, and the request's id is in it.
+            if !exchange.body_complete && exchange.body.is_empty() {
+                exchange.body_complete = bridge::read_kept(session, &mut exchange.body).await;
+            }
             let body = exchange.body.concat();
             let request = exchange.body_complete.then_some(body.as_slice());
             let refusal = Refusal::final_answer(reply::rpc(status, code, message, request));

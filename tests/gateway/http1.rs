@@ -167,7 +167,7 @@ impl ChunkHead {
 }
 
 async fn read_more(stream: &mut TcpStream, into: &mut Vec<u8>) -> usize {
-    let mut chunk = [0; 16 << 10];
+    let mut chunk = vec![0; 16 << 10];
     // A reset after an early answer counts as the end: the answer was read before it.
     let read = stream.read(&mut chunk).await.unwrap_or(0);
     into.extend_from_slice(&chunk[..read]);
@@ -181,11 +181,11 @@ pub fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
 /// A request as bytes; `Content-Length` is added where there is a body.
 pub fn request(method: &str, target: &str, host: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let mut text = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n");
-    for (name, value) in headers {
-        text.push_str(&format!("{name}: {value}\r\n"));
+    for &(name, value) in headers {
+        text.extend([name, ": ", value, "\r\n"]);
     }
     if !body.is_empty() || method == "POST" {
-        text.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        text.extend(["Content-Length: ", &body.len().to_string(), "\r\n"]);
     }
     text.push_str("\r\n");
     let mut bytes = text.into_bytes();

@@ -4,5 +4,6 @@
 mod hostile;
 mod http1;
 mod person;
+mod proxying;
 mod setup;
 mod stories;

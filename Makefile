@@ -1,0 +1,26 @@
+# `make` shows what there is.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench setup clean
+
+help: ## Show this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## Build the gateway and run it in front of a small MCP server of its own
+	@tests/setup.sh build
+	cargo build --release --locked
+	@$${CARGO_TARGET_DIR:-target}/release/mcpgate demo
+
+test: ## Check everything: format, lints, tests, real clients, pages in a browser, dependencies, deploy/
+	@tests/run.sh
+
+bench: ## Measure, and write docs/benchmarks.md
+	@tests/setup.sh build
+	@tests/bench/run.sh
+
+setup: ## Install what `make test` needs
+	@tests/setup.sh test
+
+clean: ## Remove all that was built or installed here
+	cargo clean
+	rm -rf tests/clients/node_modules tests/browser/node_modules

@@ -1,0 +1,56 @@
+// What every client does once it is connected, whichever SDK it is made with.
+
+import { check, sleep, step } from './report.mjs';
+
+export const MCP_URL = process.env.MCP_URL;
+export const TOKEN_SECONDS = Number(process.env.TOKEN_SECONDS);
+export const PERSON = { username: process.env.SIGN_IN_USERNAME, password: process.env.SIGN_IN_PASSWORD };
+
+const STEPS = 4;
+const DURATION = 2;
+
+/** Lists the tools, calls one, and follows one that reports its progress; `call` calls a tool with options. */
+export async function converse(client, call = (tool, options) => client.callTool(tool, undefined, options)) {
+  await step('tools/list names the tools of the server', 10, async () => {
+    const { tools } = await client.listTools();
+    for (const name of ['echo', 'trigger-long-running-operation']) {
+      check(tools.some((tool) => tool.name === name), `no ${name} among ${tools.map((tool) => tool.name).join(', ')}`);
+    }
+  });
+  await step('tools/call answers', 10, () => echo(client, 'grüße, 世界'));
+  await step('progress arrives while the call runs', 15, async () => {
+    const times = [];
+    const tool = { name: 'trigger-long-running-operation', arguments: { duration: DURATION, steps: STEPS } };
+    const result = await call(tool, { onprogress: () => times.push(Date.now()) });
+    checkProgress(times, Date.now());
+    check(/completed/.test(text(result)), `unexpected result: ${text(result)}`);
+  });
+}
+
+/** The server reports four times in two seconds; a gateway that holds events back delivers them all at the end. */
+function checkProgress(times, end) {
+  // The last report and the result leave the server together, and SDKs drop a report that comes after its result.
+  check(times.length >= STEPS - 1, `${times.length} reports instead of ${STEPS}`);
+  const ahead = (end - times[0]) / 1000;
+  check(ahead > DURATION / 2, `the first report came ${ahead} s before the result`);
+}
+
+export async function echo(client, message) {
+  const result = await client.callTool({ name: 'echo', arguments: { message } });
+  check(text(result).includes(message), `unexpected result: ${text(result)}`);
+}
+
+const text = (result) => (result.content ?? []).map((part) => part.text ?? '').join(' ');
+
+/** Waits until the access token is over, calls again and expects that the client got a new one by itself. */
+export async function refresh(client, provider) {
+  await step('an expired token is refreshed without the person', 20 + TOKEN_SECONDS, async () => {
+    const before = provider.tokens();
+    check(before?.refresh_token, 'the client has no refresh token');
+    await sleep(TOKEN_SECONDS + 1);
+    await echo(client, 'after the token expired');
+    const after = provider.tokens();
+    check(after.access_token !== before.access_token, 'the access token is the old one');
+    check(provider.signIns === 1, `the person was sent to the browser ${provider.signIns} times`);
+  });
+}

