@@ -96,6 +96,8 @@ check "alert rules" "$promtool" check rules --lint-fatal alerts.yaml
 check "Prometheus configuration" "$promtool" check config prometheus.yaml
 check "alert rules, each on its case" "$promtool" test rules alerts.test.yaml
 cd "$top"
+"$bin/python" "$deploy/lint/dashboard_rules.py" >"$scratch/dashboard.yaml"
+check "queries of the dashboard" "$promtool" check rules "$scratch/dashboard.yaml"
 
 # The program need not be installed for the unit to be looked at.
 sed 's#/usr/local/bin/mcpgate#/bin/true#' "$deploy/mcpgate.service" >"$scratch/mcpgate.service"
