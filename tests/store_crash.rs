@@ -108,7 +108,11 @@ fn say(line: &str) {
 }
 
 fn hex(hash: &SecretHash) -> String {
-    hash.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+    use std::fmt::Write as _;
+    hash.as_bytes().iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
 }
 
 fn unhex(text: &str) -> SecretHash {
@@ -271,7 +275,6 @@ fn nothing_acknowledged_is_lost_and_nothing_revoked_comes_back() {
         revoked = known.issuances.values().filter(|issuance| issuance.revoked).count();
     }
     let redeemed = known.issuances.values().filter(|issuance| issuance.redeemed).count();
-    println!("{redeemed} redemptions and {revoked} revocations were acknowledged in {ROUNDS} rounds");
     assert!(
         redeemed > ROUNDS && revoked > 0,
         "the child did too little: {redeemed}, {revoked}"
@@ -348,7 +351,7 @@ async fn a_torn_log_opens_or_says_what_to_do() {
     let families = filled(&original).await;
     let log = fs::read(original.join("db-000001/db")).unwrap();
     let end = log.iter().rposition(|byte| *byte != 0).unwrap() + 1;
-    let (mut opened, mut refused) = (0, 0);
+    let mut opened = 0;
     for (number, torn) in [1, 7, 64, 500, 3000, 20_000].into_iter().enumerate() {
         for garbled in [false, true] {
             let directory = home.path().join(format!("torn-{number}-{garbled}"));
@@ -374,13 +377,11 @@ async fn a_torn_log_opens_or_says_what_to_do() {
                     assert!(store.access_token(&access_of(&issued)).await.unwrap().is_some());
                 }
                 Err(error) => {
-                    refused += 1;
                     assert!(error.to_string().contains("docs/storage.md"), "{error}");
                 }
             }
         }
     }
-    println!("{opened} opened, {refused} refused");
     assert!(opened > 0, "no torn log at all can be opened");
 }
 
