@@ -135,6 +135,11 @@ impl Gateway {
 
     /// Stops and starts again on the same store.
     pub async fn restart(self) -> Self {
+        self.restart_after(|_| ()).await
+    }
+
+    /// The same, with something done to the directory in between.
+    pub async fn restart_after(self, between: impl FnOnce(&std::path::Path)) -> Self {
         let Self {
             running,
             clock,
@@ -145,6 +150,7 @@ impl Gateway {
             ..
         } = self;
         running.stop().await.unwrap();
+        between(directory.path());
         let running = run(&yaml, &clock).await.unwrap_or_else(|error| panic!("{error}"));
         let address = running.addresses[0];
         Self {

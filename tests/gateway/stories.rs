@@ -433,3 +433,51 @@ async fn metrics_count_what_happened_without_a_name_in_them() {
         assert_eq!(gateway.get(path, &[]).await.status, 404, "{path} is not public");
     }
 }
+
+/// Contract §6: what cannot be read lets nobody in, and says when to come back.
+#[tokio::test]
+async fn a_store_that_cannot_be_read_lets_nobody_in() {
+    let gateway = Gateway::start().await;
+    let client = register(&gateway, json!({})).await;
+    let own = tokens(&gateway, &client, "ada", "one").await;
+    let gateway = gateway
+        .restart_after(|directory| {
+            // Every access token and grant on record is overwritten with something that is neither.
+            let current = std::fs::read_dir(directory.join("data"))
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+                .find(|path| path.is_dir())
+                .expect("there is a database");
+            let database = sled::open(current).unwrap();
+            for prefix in [b"t", b"g"] {
+                for key in database
+                    .scan_prefix(prefix)
+                    .keys()
+                    .map(Result::unwrap)
+                    .collect::<Vec<_>>()
+                {
+                    database.insert(key, &b"\x01{"[..]).unwrap();
+                }
+            }
+            database.flush().unwrap();
+        })
+        .await;
+    let refused = gateway.call("one", Some(&own.access)).await;
+    assert_eq!(
+        (refused.status, refused.header("retry-after").is_some()),
+        (503, true),
+        "{}",
+        refused.text()
+    );
+    assert_eq!(gateway.upstream.count(), 0);
+    let reply = refresh(&gateway, &client, &own.refresh).await;
+    assert_eq!(
+        (reply.status, reply.header("retry-after").is_some()),
+        (503, true),
+        "{}",
+        reply.text()
+    );
+    // Everybody else is served.
+    let other = tokens(&gateway, &client, "bob", "two").await;
+    assert_eq!(gateway.call("two", Some(&other.access)).await.status, 200);
+}
