@@ -31,7 +31,7 @@ const CRATES: &[(&str, &[&str])] = &[
 ];
 
 /// Longest file, in lines without its tests.
-const LONGEST: usize = 480;
+const LONGEST: usize = 450;
 
 fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {

@@ -564,7 +564,11 @@ async fn the_loser_of_a_race_for_a_code_ends_its_grant() {
     let gateway = Gateway::new();
     let client = gateway.usual_client().await;
     let code = gateway.code(&client, Allowed::default()).await;
-    let (winner, loser) = side_by_side(gateway.redeem(&client, &code), gateway.redeem(&client, &code)).await;
+    let (winner, loser) = Box::pin(side_by_side(
+        gateway.redeem(&client, &code),
+        gateway.redeem(&client, &code),
+    ))
+    .await;
     loser.refused(400, "invalid_grant");
     assert!(gateway.live(&winner.text_of("access_token")).await.is_none());
 }
@@ -574,7 +578,11 @@ async fn the_loser_of_a_race_without_a_grace_ends_the_grant() {
     let gateway = Gateway::with(|config| config.oauth.refresh_grace = Duration::ZERO);
     let client = gateway.usual_client().await;
     let (_, refresh) = gateway.tokens(&client).await;
-    let (winner, loser) = side_by_side(gateway.refresh(&client, &refresh), gateway.refresh(&client, &refresh)).await;
+    let (winner, loser) = Box::pin(side_by_side(
+        gateway.refresh(&client, &refresh),
+        gateway.refresh(&client, &refresh),
+    ))
+    .await;
     loser.refused(400, "invalid_grant");
     assert!(gateway.live(&winner.text_of("access_token")).await.is_none());
 }

@@ -149,6 +149,21 @@ def check_compose():
             problem(where, f"{host} has to be on internal networks only, without ports")
 
 
+# --- images: nobody is root, and the number is the one that the manifests have
+
+
+def check_images():
+    pods = {}
+    for name in ("statefulset.yaml", "upstream.yaml"):
+        pod = documents(KUBERNETES / name)[0]["spec"]["template"]["spec"]
+        pods[pod["containers"][0]["image"].split(":")[0]] = pod["securityContext"]["runAsUser"]
+    for file, image in (("Dockerfile", "mcpgate"), ("everything.Dockerfile", "mcp-everything")):
+        last_stage = re.split(r"^FROM ", (DEPLOY / file).read_text(), flags=re.MULTILINE)[-1]
+        users = re.findall(r"^USER (\S+)", last_stage, flags=re.MULTILINE)
+        if not users or users[-1] != f"{pods[image]}:{pods[image]}" or pods[image] == 0:
+            problem(file, f"its last stage has to run as {pods[image]}:{pods[image]}, like the pod")
+
+
 # --- Kubernetes: what refers to something finds it
 
 
@@ -304,6 +319,7 @@ if len(METRICS) < 12:
 check_dashboard(METRICS)
 check_alerts(METRICS)
 check_compose()
+check_images()
 check_kubernetes()
 check_grace()
 check_documents()

@@ -13,6 +13,7 @@
 //! ```
 
 mod access_log;
+mod admission;
 mod bearer;
 mod bridge;
 mod headers;
@@ -29,11 +30,10 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::StatusCode;
 use http::header::{self, HeaderValue};
-use http::{Method, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::HttpPeer;
-use pingora::protocols::http::ServerSession;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::{Error, ErrorType};
 
@@ -42,14 +42,14 @@ use self::headers::{Arrival, Guarded, REQUEST_ID};
 use self::listener::{InFlight, InFlightGuard};
 use self::origin::{Origin, Origins};
 use self::rate::Rates;
-use self::reply::{KEPT_BODY, Refusal, RpcError};
+use self::reply::{KEPT_BODY, Refusal};
 use self::route::Routes;
 use self::verdict::{BODY_TOO_LARGE, UPSTREAM_UNAUTHORIZED};
 use self::watchdog::Watchdog;
 use crate::config::Upstream;
 use crate::domain::secret::random_bytes;
-use crate::oauth::{Call, Endpoints};
-use crate::telemetry::{AuthDecision, Outcome, StreamGuard, UpstreamMetrics};
+use crate::oauth::Endpoints;
+use crate::telemetry::{Outcome, StreamGuard, UpstreamMetrics};
 
 /// Idle connections to upstreams are let go before the upstream does it: Node closes after five seconds, and a request that
 /// meets a closing connection fails.
@@ -90,14 +90,6 @@ pub struct Exchange {
     _in_flight: InFlightGuard,
 }
 
-/// Where a request is on its way.
-enum Step {
-    /// It was answered.
-    Answered,
-    /// It may go to its upstream.
-    Forward,
-}
-
 impl Gateway {
     /// A gateway over these parts.
     #[must_use]
@@ -127,164 +119,6 @@ impl Gateway {
     fn upstream(&self, exchange: &Exchange) -> Option<(&Upstream, &Mount)> {
         let index = exchange.upstream?;
         Some((self.endpoints.config.upstreams.get(index)?, self.mounts.get(index)?))
-    }
-
-    /// Everything that is decided before an upstream hears of a request.
-    async fn decide(&self, session: &mut Session, exchange: &mut Exchange) -> pingora::Result<Result<Step, Refusal>> {
-        let head = session.req_header();
-        let raw = raw_head(session.as_downstream());
-        if let Err(refusal) = route::check_head(&head.method, &head.uri, &head.headers, raw.as_deref()) {
-            return Ok(Err(refusal));
-        }
-        let host = match route::host(&head.headers) {
-            Ok(host) => host,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
-        if !self.routes.knows(&host) {
-            return Ok(Err(reply::plain(
-                StatusCode::MISDIRECTED_REQUEST,
-                "invalid_request",
-                "this host is not served here",
-            )
-            .into()));
-        }
-        let path = head.uri.path().to_owned();
-        if let Some((route, about)) = self.endpoints.route(&path) {
-            let request = match bridge::whole_request(session).await? {
-                Ok(request) => request,
-                Err(refusal) => return Ok(Err(refusal)),
-            };
-            let Some(address) = bridge::peer_address(session) else {
-                return Ok(Err(reply::plain(
-                    StatusCode::BAD_REQUEST,
-                    "invalid_request",
-                    "the connection has no address",
-                )
-                .into()));
-            };
-            let answer = self
-                .endpoints
-                .handle(
-                    route,
-                    &Call {
-                        request: &request,
-                        about,
-                        address,
-                    },
-                )
-                .await;
-            bridge::send(
-                session,
-                reply::with(answer, REQUEST_ID, exchange.request_id.clone()),
-                false,
-            )
-            .await?;
-            return Ok(Ok(Step::Answered));
-        }
-        let Some(index) = self.routes.find(&host, &path) else {
-            return Ok(Err(crate::oauth::not_found().into()));
-        };
-        exchange.upstream = Some(index);
-        Ok(self.admit(session, exchange, index).await)
-    }
-
-    /// Everything between knowing the upstream and forwarding to it.
-    async fn admit(&self, session: &Session, exchange: &mut Exchange, index: usize) -> Result<Step, Refusal> {
-        let head = session.req_header();
-        let Some((upstream, mount)) = self.upstream(exchange) else {
-            return Err(crate::oauth::not_found().into());
-        };
-        let origin = mount.origins.judge(&head.headers);
-        if let Origin::Foreign = origin {
-            self.endpoints
-                .metrics
-                .decision(&upstream.name, AuthDecision::OriginDenied);
-            return Err(reply::plain(
-                StatusCode::FORBIDDEN,
-                "invalid_request",
-                "this origin is not allowed here",
-            )
-            .into());
-        }
-        exchange.origin = origin;
-        if head.method == Method::OPTIONS {
-            return Err(origin::preflight(&head.headers).into());
-        }
-        if ![Method::GET, Method::POST, Method::DELETE, Method::HEAD].contains(&head.method) {
-            let answer = reply::plain(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "invalid_request",
-                "this method is not allowed here",
-            );
-            return Err(reply::with(
-                answer,
-                header::ALLOW,
-                HeaderValue::from_static("GET, POST, DELETE, HEAD, OPTIONS"),
-            )
-            .into());
-        }
-        let permit = self
-            .bearer
-            .authorize(&self.endpoints, index, &head.headers)
-            .await
-            .map_err(|denial| {
-                match denial.decision {
-                    Some(decision) => self.endpoints.metrics.decision(&upstream.name, decision),
-                    None => exchange.outcome = Some(Outcome::Unavailable),
-                }
-                Refusal {
-                    answer: denial.answer,
-                    close: false,
-                }
-            })?;
-        if let Some(per_minute) = upstream.limits.requests_per_minute
-            && let Err(wait) = self
-                .rates
-                .admit(index, &permit.subject, per_minute, self.endpoints.now())
-        {
-            let answer = reply::rpc(
-                StatusCode::TOO_MANY_REQUESTS,
-                RpcError::TooMany,
-                "too many requests",
-                None,
-            );
-            return Err(reply::with(answer, header::RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1)).into());
-        }
-        if bridge::declared_length(session).is_some_and(|length| length > upstream.limits.body) {
-            return Err(Refusal::closing(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "invalid_request",
-                "the body is too large",
-            ));
-        }
-        mount.metrics.allowed();
-        exchange.permit = Some(permit);
-        Ok(Step::Forward)
-    }
-
-    /// Sends an answer of ours about an exchange, with its id and what browsers need.
-    async fn answer(&self, session: &mut Session, exchange: &mut Exchange, refusal: Refusal) -> pingora::Result<()> {
-        let Refusal { mut answer, close } = refusal;
-        answer.headers_mut().insert(REQUEST_ID, exchange.request_id.clone());
-        origin::cors(&exchange.origin, |name, value| {
-            answer.headers_mut().insert(name, value);
-        });
-        if exchange.outcome.is_none() {
-            exchange.outcome = Some(match answer.status() {
-                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Outcome::Denied,
-                StatusCode::NO_CONTENT => Outcome::Ok,
-                _ => Outcome::Rejected,
-            });
-        }
-        bridge::send(session, *answer, close).await
-    }
-}
-
-/// The head as it came over the wire: HTTP/1 only.
-fn raw_head(session: &ServerSession) -> Option<Bytes> {
-    match session {
-        ServerSession::H1(session) => Some(session.get_headers_raw_bytes()),
-        _ => None,
     }
 }
 
@@ -325,8 +159,8 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> pingora::Result<bool> {
         exchange.watchdog = Watchdog::of(session.as_downstream().digest());
         match self.decide(session, exchange).await? {
-            Ok(Step::Answered) => Ok(true),
-            Ok(Step::Forward) => {
+            Ok(admission::Step::Answered) => Ok(true),
+            Ok(admission::Step::Forward) => {
                 bridge::continue_if_expected(session).await?;
                 Ok(false)
             }

@@ -290,7 +290,7 @@ async fn a_server_that_fails_is_a_502_with_the_request_s_id() {
         assert!(reply.header("x-request-id").is_some(), "{path}");
     }
     let refused = Gateway::start_with(|yaml| {
-        yaml.replace("/two\"", "/two\"").replace(
+        yaml.replace(
             "name: two, path: /two/mcp, url: \"http://127.0.0.1:",
             "name: two, path: /two/mcp, url: \"http://127.0.0.1:1/x",
         )

@@ -15,23 +15,22 @@ mod events;
 mod flusher;
 mod open;
 mod records;
+mod shared;
 mod sweep;
 
-use std::collections::HashSet;
 use std::fmt;
-use std::fs::File;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use ::sled::{Batch, Db};
+use ::sled::Db;
 use async_trait::async_trait;
 
-use self::change::{Change, Counts};
-use self::directory::{Database, Directory};
+use self::change::Change;
 use self::events::find;
 use self::flusher::Flusher;
+use self::shared::{Active, Shared, Writer};
 use crate::domain::client::{Client, ClientId};
 use crate::domain::clock::Timestamp;
 use crate::domain::grant::{
@@ -107,42 +106,6 @@ pub struct SledStore {
     shared: Arc<Shared>,
 }
 
-/// What the store, its flusher and a running compaction have in common.
-struct Shared {
-    active: RwLock<Arc<Active>>,
-    /// The writers' lock.
-    writer: tokio::sync::Mutex<Writer>,
-    /// The number of the last change; it counts before the change can be seen.
-    written: AtomicU64,
-    /// The number of the last change that is on disk.
-    flushed: AtomicU64,
-    /// A write has failed: what is on disk is unknown, so nothing more is written.
-    failed: AtomicBool,
-    revocations: AtomicU64,
-    limits: Limits,
-    cache_bytes: u64,
-    compact_above: u64,
-    observer: Arc<dyn Observer>,
-    hook: Option<Hook>,
-    /// Last, so that it is unlocked after everything else is closed.
-    directory: Directory,
-}
-
-/// The database in use.
-struct Active {
-    tree: Db,
-    /// Its log, for `fdatasync`.
-    file: File,
-    database: Database,
-}
-
-/// What only the holder of the writers' lock may touch.
-struct Writer {
-    counts: Counts,
-    /// While a compaction copies: the keys that were written since.
-    touched: Option<HashSet<Vec<u8>>>,
-}
-
 // === impl Options ===
 
 impl Default for Options {
@@ -158,67 +121,6 @@ impl Default for Options {
             observer: Arc::new(()),
             hook: None,
         }
-    }
-}
-
-// === impl Shared ===
-
-impl Shared {
-    fn active(&self) -> Arc<Active> {
-        Arc::clone(&self.active.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Acquire)
-    }
-
-    fn fail(&self) {
-        self.failed.store(true, Ordering::Release);
-    }
-
-    /// Makes one change; its outcome and its number, with which to wait for the flush.
-    async fn apply<T>(
-        &self,
-        event: impl FnOnce(&mut Change<'_>) -> Result<T, StoreError>,
-    ) -> Result<(T, u64), StoreError> {
-        let mut writer = self.writer.lock().await;
-        if self.has_failed() {
-            return Err(flusher::failed());
-        }
-        self.apply_now(&mut writer, event)
-    }
-
-    /// Makes one change, even if it cannot reach the disk any more.
-    fn apply_now<T>(
-        &self,
-        writer: &mut Writer,
-        event: impl FnOnce(&mut Change<'_>) -> Result<T, StoreError>,
-    ) -> Result<(T, u64), StoreError> {
-        let active = self.active();
-        let mut change = Change::new(&active.tree, self.limits, writer.counts);
-        let outcome = event(&mut change)?;
-        let (writes, counts) = change.finish();
-        if writes.is_empty() {
-            // It may rest on a change that is not on disk yet, so there is something to wait for all the same.
-            return Ok((outcome, self.written.load(Ordering::Acquire)));
-        }
-        if let Some(touched) = &mut writer.touched {
-            touched.extend(writes.keys().cloned());
-        }
-        let mut batch = Batch::default();
-        for (key, value) in writes {
-            match value {
-                Some(value) => batch.insert(key, value),
-                None => batch.remove(key),
-            }
-        }
-        let number = self.written.fetch_add(1, Ordering::AcqRel) + 1;
-        active.tree.apply_batch(batch).map_err(|error| {
-            self.fail();
-            backend("writing")(error)
-        })?;
-        writer.counts = counts;
-        Ok((outcome, number))
     }
 }
 

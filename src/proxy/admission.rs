@@ -1,0 +1,192 @@
+//! Everything that is decided before an upstream hears of a request, in the order in which it is decided. Each step may be
+//! the last.
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Method, StatusCode};
+use pingora::protocols::http::ServerSession;
+use pingora::proxy::Session;
+
+use super::headers::REQUEST_ID;
+use super::origin::{self, Origin};
+use super::reply::{self, Refusal, RpcError};
+use super::{Exchange, Gateway, bridge, route};
+use crate::oauth::Call;
+use crate::telemetry::{AuthDecision, Outcome};
+
+/// Where a request is on its way.
+pub(super) enum Step {
+    /// It was answered.
+    Answered,
+    /// It may go to its upstream.
+    Forward,
+}
+
+impl Gateway {
+    /// Everything that is decided before an upstream hears of a request.
+    pub(super) async fn decide(
+        &self,
+        session: &mut Session,
+        exchange: &mut Exchange,
+    ) -> pingora::Result<Result<Step, Refusal>> {
+        let head = session.req_header();
+        let raw = raw_head(session.as_downstream());
+        if let Err(refusal) = route::check_head(&head.method, &head.uri, &head.headers, raw.as_deref()) {
+            return Ok(Err(refusal));
+        }
+        let host = match route::host(&head.headers) {
+            Ok(host) => host,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        if !self.routes.knows(&host) {
+            return Ok(Err(reply::plain(
+                StatusCode::MISDIRECTED_REQUEST,
+                "invalid_request",
+                "this host is not served here",
+            )
+            .into()));
+        }
+        let path = head.uri.path().to_owned();
+        if let Some((route, about)) = self.endpoints.route(&path) {
+            let request = match bridge::whole_request(session).await? {
+                Ok(request) => request,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            let Some(address) = bridge::peer_address(session) else {
+                return Ok(Err(reply::plain(
+                    StatusCode::BAD_REQUEST,
+                    "invalid_request",
+                    "the connection has no address",
+                )
+                .into()));
+            };
+            let answer = self
+                .endpoints
+                .handle(
+                    route,
+                    &Call {
+                        request: &request,
+                        about,
+                        address,
+                    },
+                )
+                .await;
+            bridge::send(
+                session,
+                reply::with(answer, REQUEST_ID, exchange.request_id.clone()),
+                false,
+            )
+            .await?;
+            return Ok(Ok(Step::Answered));
+        }
+        let Some(index) = self.routes.find(&host, &path) else {
+            return Ok(Err(crate::oauth::not_found().into()));
+        };
+        exchange.upstream = Some(index);
+        Ok(self.admit(session, exchange, index).await)
+    }
+
+    /// Everything between knowing the upstream and forwarding to it.
+    async fn admit(&self, session: &Session, exchange: &mut Exchange, index: usize) -> Result<Step, Refusal> {
+        let head = session.req_header();
+        let Some((upstream, mount)) = self.upstream(exchange) else {
+            return Err(crate::oauth::not_found().into());
+        };
+        let origin = mount.origins.judge(&head.headers);
+        if let Origin::Foreign = origin {
+            self.endpoints
+                .metrics
+                .decision(&upstream.name, AuthDecision::OriginDenied);
+            return Err(reply::plain(
+                StatusCode::FORBIDDEN,
+                "invalid_request",
+                "this origin is not allowed here",
+            )
+            .into());
+        }
+        exchange.origin = origin;
+        if head.method == Method::OPTIONS {
+            return Err(origin::preflight(&head.headers).into());
+        }
+        if ![Method::GET, Method::POST, Method::DELETE, Method::HEAD].contains(&head.method) {
+            let answer = reply::plain(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "invalid_request",
+                "this method is not allowed here",
+            );
+            return Err(reply::with(
+                answer,
+                header::ALLOW,
+                HeaderValue::from_static("GET, POST, DELETE, HEAD, OPTIONS"),
+            )
+            .into());
+        }
+        let permit = self
+            .bearer
+            .authorize(&self.endpoints, index, &head.headers)
+            .await
+            .map_err(|denial| {
+                match denial.decision {
+                    Some(decision) => self.endpoints.metrics.decision(&upstream.name, decision),
+                    None => exchange.outcome = Some(Outcome::Unavailable),
+                }
+                Refusal {
+                    answer: denial.answer,
+                    close: false,
+                }
+            })?;
+        if let Some(per_minute) = upstream.limits.requests_per_minute
+            && let Err(wait) = self
+                .rates
+                .admit(index, &permit.subject, per_minute, self.endpoints.now())
+        {
+            let answer = reply::rpc(
+                StatusCode::TOO_MANY_REQUESTS,
+                RpcError::TooMany,
+                "too many requests",
+                None,
+            );
+            return Err(reply::with(answer, header::RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1)).into());
+        }
+        if bridge::declared_length(session).is_some_and(|length| length > upstream.limits.body) {
+            return Err(Refusal::closing(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "invalid_request",
+                "the body is too large",
+            ));
+        }
+        mount.metrics.allowed();
+        exchange.permit = Some(permit);
+        Ok(Step::Forward)
+    }
+
+    /// Sends an answer of ours about an exchange, with its id and what browsers need.
+    pub(super) async fn answer(
+        &self,
+        session: &mut Session,
+        exchange: &mut Exchange,
+        refusal: Refusal,
+    ) -> pingora::Result<()> {
+        let Refusal { mut answer, close } = refusal;
+        answer.headers_mut().insert(REQUEST_ID, exchange.request_id.clone());
+        origin::cors(&exchange.origin, |name, value| {
+            answer.headers_mut().insert(name, value);
+        });
+        if exchange.outcome.is_none() {
+            exchange.outcome = Some(match answer.status() {
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Outcome::Denied,
+                StatusCode::NO_CONTENT => Outcome::Ok,
+                _ => Outcome::Rejected,
+            });
+        }
+        bridge::send(session, *answer, close).await
+    }
+}
+
+/// The head as it came over the wire: HTTP/1 only.
+fn raw_head(session: &ServerSession) -> Option<Bytes> {
+    match session {
+        ServerSession::H1(session) => Some(session.get_headers_raw_bytes()),
+        _ => None,
+    }
+}
