@@ -15,8 +15,9 @@ test: ## Check everything: format, lints, tests, real clients, pages in a browse
 	@tests/run.sh
 
 bench: ## Measure, and write docs/benchmarks.md
-	@tests/setup.sh build
-	@tests/bench/run.sh
+	@tests/setup.sh bench
+	cargo build --release --locked --bins --examples
+	@python3 tests/bench/run.py
 
 setup: ## Install what `make test` needs
 	@tests/setup.sh test

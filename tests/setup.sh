@@ -3,6 +3,7 @@
 #
 #   tests/setup.sh build    what building needs
 #   tests/setup.sh test     that, and what `make test` needs
+#   tests/setup.sh bench    what building needs, and what `make bench` needs
 #
 # Debian packages are installed with apt-get, which needs root or sudo. All else goes to target/test-env and to
 # node_modules, at the versions that the lock files name.
@@ -45,6 +46,16 @@ if [ "$what" = test ]; then
     has systemd-analyze || packages+=(systemd)
     has python3 || packages+=(python3)
     python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
+fi
+if [ "$what" = test ]; then
+    has systemd-analyze || packages+=(systemd)
+fi
+if [ "$what" = bench ]; then
+    # The service that Debian's package would start is not wanted: the bench runs a process of its own.
+    has nginx || [ -x /usr/sbin/nginx ] || packages+=(nginx-light)
+    has wrk || packages+=(wrk)
+    has taskset || packages+=(util-linux)
+    has python3 || packages+=(python3)
 fi
 if [ ${#packages[@]} -gt 0 ]; then
     install="apt-get install -y --no-install-recommends ${packages[*]}"
