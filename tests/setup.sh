@@ -42,8 +42,6 @@ has make || packages+=(make)
 if [ "$what" = test ]; then
     has git || packages+=(git)
     has chromium || packages+=(chromium)
-    # deploy/lint.sh reads the unit with systemd-analyze.
-    has systemd-analyze || packages+=(systemd)
     has python3 || packages+=(python3)
     python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
 fi
