@@ -9,6 +9,8 @@ target=$(cd "$target" && pwd)
 export PATH=$target/test-env/tools/bin:$PATH
 # The same binary that the tests were built with is the one that clients and browsers meet.
 export MCPGATE=$target/debug/mcpgate
+# Where tools are kept that are not part of the system; deploy/lint.sh looks there too.
+export TEST_ENV=$target/test-env
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto}
 # Tests of the configuration see only the variables that they set.
 unset RUST_LOG

@@ -1,6 +1,6 @@
 // mcp-remote, as a desktop application uses it: a program that speaks MCP on stdio and does the rest, browser included.
 
-import { chmodSync, existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -13,15 +13,8 @@ import { check, main, step } from './lib/report.mjs';
 const here = path.dirname(fileURLToPath(import.meta.url));
 const home = mkdtempSync(path.join(tmpdir(), 'mcpgate-mcp-remote-'));
 process.on('exit', () => rmSync(home, { recursive: true, force: true }));
+const bridge = path.join(here, 'node_modules/mcp-remote/dist/proxy.js');
 const browserLog = path.join(home, 'browser.log');
-
-/** A program to stand in for the desktop's browser: xdg-open starts what BROWSER names. */
-function standInBrowser() {
-  const script = path.join(home, 'browser');
-  writeFileSync(script, `#!/bin/sh\nexec "${process.execPath}" "${here}/lib/browser.mjs" --follow "$1"\n`);
-  chmodSync(script, 0o755);
-  return script;
-}
 
 /** What mcp-remote keeps in its own directory. */
 function kept(suffix) {
@@ -42,8 +35,9 @@ await main(async () => {
   const port = await freePort();
   const transport = new StdioClientTransport({
     command: process.execPath,
-    args: [path.join(here, 'node_modules/mcp-remote/dist/proxy.js'), MCP_URL, String(port), '--transport', 'http-only', '--host', '127.0.0.1'],
-    env: { ...environment, MCP_REMOTE_CONFIG_DIR: home, BROWSER: standInBrowser(), BROWSER_LOG: browserLog },
+    args: [bridge, MCP_URL, String(port), '--transport', 'http-only', '--host', '127.0.0.1'],
+    // The desktop's browser is what BROWSER names, as long as no desktop says otherwise.
+    env: { ...environment, MCP_REMOTE_CONFIG_DIR: home, BROWSER: path.join(here, 'lib/browser'), BROWSER_LOG: browserLog },
     stderr: 'pipe',
   });
   let said = '';

@@ -3,8 +3,7 @@
 import asyncio
 import os
 import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +15,8 @@ from mcp.client.auth import OAuthClientProvider
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
 
+from python_steps import GREETING, MCP_URL, TOKEN_SECONDS, TOOLS, Progress, check, check_echo, check_tools, run, step
+
 GENERATION = int(version("mcp").split(".")[0])
 if GENERATION == 1:
     import httpx as http
@@ -23,32 +24,7 @@ else:
     import httpx2 as http
     from mcp.shared.auth import AuthorizationCodeResult
 
-MCP_URL = os.environ["MCP_URL"]
-TOKEN_SECONDS = float(os.environ["TOKEN_SECONDS"])
 BROWSER = Path(__file__).with_name("lib") / "browser.mjs"
-STEPS = 4
-DURATION = 2
-
-
-class Failed(Exception):
-    """A step that went wrong and was reported."""
-
-
-def check(condition: object, message: str) -> None:
-    if not condition:
-        raise AssertionError(message)
-
-
-async def step(name: str, seconds: float, work: Callable[[], Awaitable[Any]]) -> Any:
-    """Runs one step and prints how it went."""
-    try:
-        async with asyncio.timeout(seconds):
-            value = await work()
-    except (Exception, asyncio.CancelledError) as error:
-        print(f"FAIL {name}: {type(error).__name__} {' '.join(str(error).split())}", flush=True)
-        raise Failed(name) from error
-    print(f"PASS {name}", flush=True)
-    return value
 
 
 class Storage:
@@ -109,10 +85,6 @@ async def connected(storage: Storage, person: Person) -> AsyncIterator[ClientSes
                 yield session
 
 
-def text(result: Any) -> str:
-    return " ".join(getattr(part, "text", "") for part in result.content)
-
-
 async def converse(session: ClientSession, storage: Storage, person: Person) -> None:
     async def signed_in() -> None:
         await session.initialize()
@@ -120,27 +92,14 @@ async def converse(session: ClientSession, storage: Storage, person: Person) -> 
         check(storage.tokens and storage.tokens.access_token, "no access token")
 
     async def tools() -> None:
-        names = [tool.name for tool in (await session.list_tools()).tools]
-        for name in ("echo", "trigger-long-running-operation"):
-            check(name in names, f"no {name} among {names}")
+        check_tools((await session.list_tools()).tools)
 
-    async def echo(message: str = "grüße, 世界") -> None:
-        said = text(await session.call_tool("echo", {"message": message}))
-        check(message in said, f"unexpected result: {said}")
+    async def echo(message: str = GREETING) -> None:
+        check_echo(await session.call_tool(TOOLS[0], {"message": message}), message)
 
     async def progress() -> None:
-        times: list[float] = []
-
-        async def report(*_: object) -> None:
-            times.append(time.monotonic())
-
-        arguments = {"duration": DURATION, "steps": STEPS}
-        result = await session.call_tool("trigger-long-running-operation", arguments, progress_callback=report)
-        end = time.monotonic()
-        check("completed" in text(result), f"unexpected result: {text(result)}")
-        # The last report leaves the server together with the result.
-        check(len(times) >= STEPS - 1, f"{len(times)} reports instead of {STEPS}")
-        check(end - times[0] > DURATION / 2, f"the first report came {end - times[0]:.2f} s before the result")
+        seen = Progress()
+        seen.check(await session.call_tool(TOOLS[1], seen.arguments, progress_callback=seen.report))
 
     async def refreshed() -> None:
         before = storage.tokens
@@ -158,24 +117,10 @@ async def converse(session: ClientSession, storage: Storage, person: Person) -> 
     await step("an expired token is refreshed without the person", 20 + TOKEN_SECONDS, refreshed)
 
 
-async def main() -> int:
+async def main() -> None:
     storage, person = Storage(), Person()
-    try:
-        async with asyncio.timeout(90):
-            async with connected(storage, person) as session:
-                await converse(session, storage, person)
-            print("PASS the session is ended", flush=True)
-    except BaseException as error:  # a task group wraps what its tasks raise
-        if not contains(error, Failed):
-            print(f"FAIL {type(error).__name__} {error}", flush=True)
-        return 1
-    return 0
+    async with connected(storage, person) as session:
+        await converse(session, storage, person)
 
 
-def contains(error: BaseException, kind: type) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return any(contains(inner, kind) for inner in error.exceptions)
-    return isinstance(error, kind)
-
-
-sys.exit(asyncio.run(main()))
+sys.exit(run(main))

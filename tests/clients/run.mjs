@@ -21,6 +21,7 @@ const CLIENTS = {
   'typescript-2': node('typescript-2.mjs'),
   'python-1': [python('python-1'), path.join(here, 'python_sdk.py')],
   'python-2': [python('python-2'), path.join(here, 'python_sdk.py')],
+  fastmcp: [python('python-1'), path.join(here, 'fastmcp_client.py')],
   'mcp-remote': node('mcp-remote.mjs'),
   demo: node('demo.mjs'),
 };
@@ -59,12 +60,14 @@ async function runScript(name, environment) {
   }
   let clientId;
   let failures = 0;
+  /** What the SDKs print of their own accord is of interest only when something went wrong. */
+  const other = [];
   const read = (line) => {
     const [, word, text] = line.match(/^(PASS|FAIL|CLIENT) (.*)$/) ?? [undefined, undefined, line];
     if (word === 'PASS') pass(name, text);
     else if (word === 'FAIL') { failures += 1; fail(name, text); }
     else if (word === 'CLIENT') clientId = text;
-    else if (text.trim()) console.log(`       ${text}`);
+    else if (text.trim()) other.push(text);
   };
   const program = start(command, rest, { env: { ...process.env, NODE: process.execPath, ...environment } });
   const late = setTimeout(() => program.child.kill('SIGKILL'), CLIENT_SECONDS * 1000);
@@ -72,7 +75,9 @@ async function runScript(name, environment) {
   clearTimeout(late);
   program.output.split('\n').forEach(read);
   if (how.code !== 0 && failures === 0) fail(name, 'runs to its end', how.error?.message ?? how.signal ?? `exit code ${how.code}`);
-  return failures === 0 && how.code === 0 ? clientId : undefined;
+  if (failures === 0 && how.code === 0) return clientId;
+  other.slice(-40).forEach((line) => console.log(`       ${line}`));
+  return undefined;
 }
 
 /** What the gateway counted between two readings of its metrics. */

@@ -28,7 +28,7 @@ export async function authorize(authorizationUrl, { username, password, decision
     if (response.status >= 300 && response.status < 400) {
       const next = new URL(response.headers.location ?? '', request.url);
       if (isCallback(next, redirectUri)) {
-        if (follow) await send({ url: next, method: 'GET', site: 'cross-site' }, new Cookies());
+        if (follow) await open(next);
         return { callback: next, trail };
       }
       if (next.origin !== start.origin) throw new Error(`sent to a foreign place, ${next.origin} (${trail.join(', ')})`);
@@ -40,6 +40,18 @@ export async function authorize(authorizationUrl, { username, password, decision
     request = fill(response, request.url, { username, password, decision, trail });
   }
   throw new Error(`still not back at the client after ${MAX_PAGES} pages: ${trail.join(', ')}`);
+}
+
+/** Opens the redirect URI; the program behind it may still be starting to listen, since no person is this fast. */
+async function open(callback) {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return await send({ url: callback, method: 'GET', site: 'cross-site' }, new Cookies());
+    } catch (error) {
+      if (error.code !== 'ECONNREFUSED' || tries === 50) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  }
 }
 
 function isCallback(url, redirectUri) {

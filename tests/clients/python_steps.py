@@ -1,0 +1,92 @@
+"""What the Python clients have in common: steps that are reported one by one, and what is expected of an answer."""
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+MCP_URL = os.environ["MCP_URL"]
+TOKEN_SECONDS = float(os.environ["TOKEN_SECONDS"])
+TOOLS = ("echo", "trigger-long-running-operation")
+STEPS = 4
+DURATION = 2
+GREETING = "grüße, 世界"
+
+
+class Failed(Exception):
+    """A step that went wrong and was reported."""
+
+
+def check(condition: object, message: str) -> None:
+    if not condition:
+        raise AssertionError(message)
+
+
+async def step(name: str, seconds: float, work: Callable[[], Awaitable[Any]]) -> Any:
+    """Runs one step and prints how it went."""
+    try:
+        async with asyncio.timeout(seconds):
+            value = await work()
+    except (Exception, asyncio.CancelledError) as error:
+        print(f"FAIL {name}: {type(error).__name__} {' '.join(str(error).split())}", flush=True)
+        raise Failed(name) from error
+    print(f"PASS {name}", flush=True)
+    return value
+
+
+def text(result: Any) -> str:
+    return " ".join(getattr(part, "text", "") for part in result.content)
+
+
+def check_tools(tools: list[Any]) -> None:
+    names = [tool.name for tool in tools]
+    for name in TOOLS:
+        check(name in names, f"no {name} among {names}")
+
+
+def check_echo(result: Any, message: str = GREETING) -> None:
+    check(message in text(result), f"unexpected result: {text(result)}")
+
+
+class Progress:
+    """Notes when reports arrive. A gateway that holds events back delivers them all at the end."""
+
+    arguments = {"duration": DURATION, "steps": STEPS}
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    async def report(self, *_: object) -> None:
+        self.times.append(time.monotonic())
+
+    def check(self, result: Any) -> None:
+        end = time.monotonic()
+        check("completed" in text(result), f"unexpected result: {text(result)}")
+        # The last report leaves the server together with the result.
+        check(len(self.times) >= STEPS - 1, f"{len(self.times)} reports instead of {STEPS}")
+        ahead = end - self.times[0]
+        check(ahead > DURATION / 2, f"the first report came {ahead:.2f} s before the result")
+
+
+def run(work: Callable[[], Awaitable[None]]) -> int:
+    """Runs a client from its first step to the exit code."""
+
+    async def bounded() -> int:
+        try:
+            async with asyncio.timeout(90):
+                await work()
+        except BaseException as error:  # a task group wraps what its tasks raise
+            if not contains(error, Failed):
+                print(f"FAIL {type(error).__name__} {' '.join(str(error).split())}", flush=True)
+            return 1
+        print("PASS the session is ended", flush=True)
+        return 0
+
+    return asyncio.run(bounded())
+
+
+def contains(error: BaseException, kind: type) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return any(contains(inner, kind) for inner in error.exceptions)
+    return isinstance(error, kind)
