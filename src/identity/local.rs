@@ -121,7 +121,8 @@ impl Accounts {
         if let Err(retry_after) = self.throttle.check(&target, from, now) {
             return SignIn::Throttled { retry_after };
         }
-        let fits = self.verify(username, own, password, turn).await;
+        // The turn is kept until the failure is noted: whoever comes next must see it.
+        let (fits, _turn) = self.verify(username, own, password, turn).await;
         if let Some(account) = own.and_then(|place| self.config.users.get(place)).filter(|_| fits) {
             self.throttle.succeeded(&target);
             SignIn::Success(account.user.clone())
@@ -139,24 +140,24 @@ impl Accounts {
         own: Option<usize>,
         password: Zeroizing<String>,
         turn: OwnedSemaphorePermit,
-    ) -> bool {
+    ) -> (bool, Option<OwnedSemaphorePermit>) {
         let count = u64::try_from(self.config.users.len()).unwrap_or(u64::MAX);
         let stand_in = self.stand_in.hash_one(username).checked_rem(count);
         let place = own.or_else(|| stand_in.and_then(|place| usize::try_from(place).ok()));
         let Some(account) = place.and_then(|place| self.config.users.get(place)) else {
-            return false;
+            return (false, Some(turn));
         };
         let hash = account.password_hash.clone();
         #[cfg(test)]
         self.verifications.fetch_add(1, Ordering::Relaxed);
         let work = move || {
-            // The turn ends with the work: somebody who hangs up meanwhile does not stop it.
-            let _turn = turn;
-            Argon2::default()
+            let fits = Argon2::default()
                 .verify_password(password.as_bytes(), hash.as_str())
-                .is_ok()
+                .is_ok();
+            // The turn travels with the work: somebody who hangs up meanwhile does not end it early.
+            (fits, Some(turn))
         };
-        tokio::task::spawn_blocking(work).await.unwrap_or(false)
+        tokio::task::spawn_blocking(work).await.unwrap_or((false, None))
     }
 }
 

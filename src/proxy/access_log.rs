@@ -37,7 +37,7 @@ impl Gateway {
             method = head.method.as_str(),
             path = head.uri.path(),
             status,
-            duration_ms = took.as_secs_f64() * 1000.0,
+            duration_ms = (took.as_secs_f64() * 1_000_000.0).round() / 1000.0,
             upstream = upstream.map(|(upstream, _)| upstream.name.as_str()),
             rpc_method = upstream.map(|_| method),
             subject = exchange.permit.as_ref().map(|permit| permit.subject.as_str()),

@@ -139,8 +139,8 @@ def load(url, token, connections, seconds, scratch):
     text = subprocess.run(["taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", script, url], capture_output=True, text=True, check=True).stdout
     if "Non-2xx" in text or "Socket errors" in text:
         sys.exit(f"the load met errors at {url}:\n{text}")
-    found = lambda pattern: re.search(pattern, text).group(1)
-    return float(found(r"Requests/sec:\s+([\d.]+)")), in_ms(found(r"50%\s+(\S+)")), in_ms(found(r"99%\s+(\S+)"))
+    found = lambda pattern: re.search(pattern, text, re.MULTILINE).group(1)
+    return float(found(r"Requests/sec:\s+([\d.]+)")), in_ms(found(r"^\s+50%\s+(\S+)")), in_ms(found(r"^\s+99%\s+(\S+)"))
 
 
 async def first_event(port, path, token):
