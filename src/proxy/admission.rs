@@ -11,7 +11,7 @@ use super::headers::REQUEST_ID;
 use super::origin::{self, Origin};
 use super::reply::{self, Refusal, RpcError};
 use super::{Exchange, Gateway, bridge, route};
-use crate::oauth::Call;
+use crate::oauth::{Call, Route};
 use crate::telemetry::{AuthDecision, Outcome};
 
 /// Where a request is on its way.
@@ -48,42 +48,54 @@ impl Gateway {
         }
         let path = head.uri.path().to_owned();
         if let Some((route, about)) = self.endpoints.route(&path) {
-            let request = match bridge::whole_request(session).await? {
-                Ok(request) => request,
-                Err(refusal) => return Ok(Err(refusal)),
-            };
-            let Some(address) = bridge::peer_address(session) else {
-                return Ok(Err(reply::plain(
-                    StatusCode::BAD_REQUEST,
-                    "invalid_request",
-                    "the connection has no address",
-                )
-                .into()));
-            };
-            let answer = self
-                .endpoints
-                .handle(
-                    route,
-                    &Call {
-                        request: &request,
-                        about,
-                        address,
-                    },
-                )
-                .await;
-            bridge::send(
-                session,
-                reply::with(answer, REQUEST_ID, exchange.request_id.clone()),
-                false,
-            )
-            .await?;
-            return Ok(Ok(Step::Answered));
+            // Boxed, because it is large and rare: whatever is awaited here is part of every request's own state.
+            return Box::pin(self.serve_endpoint(session, exchange, route, about)).await;
         }
         let Some(index) = self.routes.find(&host, &path) else {
             return Ok(Err(crate::oauth::not_found().into()));
         };
         exchange.upstream = Some(index);
         Ok(self.admit(session, exchange, index).await)
+    }
+
+    /// Serves a request to an endpoint of ours.
+    async fn serve_endpoint(
+        &self,
+        session: &mut Session,
+        exchange: &Exchange,
+        route: Route,
+        about: &str,
+    ) -> pingora::Result<Result<Step, Refusal>> {
+        let request = match bridge::whole_request(session).await? {
+            Ok(request) => request,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let Some(address) = bridge::peer_address(session) else {
+            return Ok(Err(reply::plain(
+                StatusCode::BAD_REQUEST,
+                "invalid_request",
+                "the connection has no address",
+            )
+            .into()));
+        };
+        let answer = self
+            .endpoints
+            .handle(
+                route,
+                &Call {
+                    request: &request,
+                    about,
+                    address,
+                },
+            )
+            .await;
+        bridge::send(
+            session,
+            reply::with(answer, REQUEST_ID, exchange.request_id.clone()),
+            false,
+        )
+        .await?;
+        Ok(Ok(Step::Answered))
     }
 
     /// Everything between knowing the upstream and forwarding to it.

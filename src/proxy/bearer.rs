@@ -91,7 +91,8 @@ impl Bearer {
         let permit = if let Some(permit) = cached {
             permit
         } else {
-            let permit = look_up(at, &hash, now, revocations)
+            // Boxed, because it is rare: only a token that was not seen before is looked up.
+            let permit = Box::pin(look_up(at, &hash, now, revocations))
                 .await
                 .map_err(|error| unavailable(Some(&error)))?;
             let permit = Arc::new(permit.ok_or_else(|| challenge.refuse(Refused::InvalidToken))?);

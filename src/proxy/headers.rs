@@ -109,6 +109,36 @@ impl Guarded {
     }
 }
 
+/// Which response headers a client never gets from an upstream.
+#[derive(Debug)]
+pub(super) struct Hidden(Vec<String>);
+
+impl Hidden {
+    /// The names for one upstream: the fixed ones, every identity header, and the static headers that we set.
+    pub(super) fn of(upstream: &Upstream) -> Self {
+        let usual = DEFAULT_IDENTITY_HEADERS;
+        let identity = usual
+            .iter()
+            .chain(&upstream.identity_headers)
+            .map(|(name, _)| name.as_str());
+        let fixed = upstream.headers.iter().map(|(name, _)| name.as_str());
+        let mut names: Vec<String> = HIDDEN
+            .iter()
+            .copied()
+            .chain(identity)
+            .chain(fixed)
+            .map(str::to_owned)
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        Self(names)
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        name.starts_with("access-control-") || self.0.binary_search_by(|own| own.as_str().cmp(name)).is_ok()
+    }
+}
+
 /// What the headers of one caller say, made once and used for every request.
 pub(super) fn identity(
     upstream: &Upstream,
@@ -224,22 +254,14 @@ fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
 /// Whether it is an event stream.
 pub(super) fn clean_response(
     response: &mut ResponseHeader,
+    hidden: &Hidden,
     config: &Config,
     upstream: &Upstream,
 ) -> pingora::Result<bool> {
-    let hidden = |name: &str| {
-        HIDDEN.contains(&name)
-            || name.starts_with("access-control-")
-            || DEFAULT_IDENTITY_HEADERS
-                .iter()
-                .chain(&upstream.identity_headers)
-                .any(|(own, _)| own.as_str() == name)
-            || upstream.headers.iter().any(|(own, _)| own.as_str() == name)
-    };
     let gone: Vec<HeaderName> = response
         .headers
         .keys()
-        .filter(|name| hidden(name.as_str()))
+        .filter(|name| hidden.contains(name.as_str()))
         .cloned()
         .collect();
     for name in &gone {

@@ -38,7 +38,7 @@ use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::{Error, ErrorType};
 
 use self::bearer::{Bearer, Permit};
-use self::headers::{Arrival, Guarded, REQUEST_ID};
+use self::headers::{Arrival, Guarded, Hidden, REQUEST_ID};
 use self::listener::{InFlight, InFlightGuard};
 use self::origin::{Origin, Origins};
 use self::rate::Rates;
@@ -68,6 +68,7 @@ pub struct Gateway {
 /// What is worked out once for each upstream.
 struct Mount {
     guarded: Guarded,
+    hidden: Hidden,
     origins: Origins,
     authority: HeaderValue,
     metrics: UpstreamMetrics,
@@ -99,6 +100,7 @@ impl Gateway {
         let own = routes.own_origins(config.public_url.scheme);
         let mount = |upstream: &Upstream| Mount {
             guarded: Guarded::of(upstream),
+            hidden: Hidden::of(upstream),
             origins: Origins::of(upstream, &own, config.public_url.scheme),
             // The configuration took it from a parsed URL, which holds nothing that a header may not.
             authority: HeaderValue::from_str(&upstream.url.authority)
@@ -165,7 +167,7 @@ impl ProxyHttp for Gateway {
                 Ok(false)
             }
             Err(refusal) => {
-                self.answer(session, exchange, refusal).await?;
+                Box::pin(self.answer(session, exchange, refusal)).await?;
                 Ok(true)
             }
         }
@@ -263,7 +265,7 @@ impl ProxyHttp for Gateway {
         if response.status == StatusCode::UNAUTHORIZED {
             return Err(Error::new(UPSTREAM_UNAUTHORIZED).into_up());
         }
-        let is_stream = headers::clean_response(response, &self.endpoints.config, upstream)?;
+        let is_stream = headers::clean_response(response, &mount.hidden, &self.endpoints.config, upstream)?;
         let stream = is_stream.then(|| mount.metrics.stream());
         response.insert_header(REQUEST_ID, exchange.request_id.clone())?;
         let mut failed = None;
@@ -326,7 +328,7 @@ impl ProxyHttp for Gateway {
             let body = exchange.body.concat();
             let request = exchange.body_complete.then_some(body.as_slice());
             let refusal = Refusal::final_answer(reply::rpc(status, code, message, request));
-            if let Err(error) = self.answer(session, exchange, refusal).await {
+            if let Err(error) = Box::pin(self.answer(session, exchange, refusal)).await {
                 tracing::debug!(%error, "an error could not be sent");
             }
         }

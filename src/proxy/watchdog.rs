@@ -187,7 +187,7 @@ impl Shutdown for Watched {
     async fn shutdown(&mut self) {
         // Whoever is gone already misses nothing.
         let _ = self.inner.flush().await;
-        self.inner.get_mut().shutdown().await;
+        Shutdown::shutdown(&mut **self.inner.get_mut()).await;
     }
 }
 

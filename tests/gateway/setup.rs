@@ -81,7 +81,11 @@ async fn answer(
         headers,
         body,
     });
-    axum::Json(json!({ "jsonrpc": "2.0", "id": 1, "result": {} })).into_response()
+    (
+        [(axum::http::header::CONTENT_TYPE, "application/json")],
+        json!({ "jsonrpc": "2.0", "id": 1, "result": {} }).to_string(),
+    )
+        .into_response()
 }
 
 /// A gateway with two upstreams, `one` (needs the scope one:use) and `two` (needs none), and the users ada and bob.
