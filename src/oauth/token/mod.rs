@@ -193,7 +193,13 @@ mod tests {
 
     #[test]
     fn a_lifetime_is_rounded_to_the_nearest_second() {
-        for (millis, seconds) in [(3_600_000, 3600), (3_599_990, 3600), (3_599_400, 3599), (499, 0), (0, 0)] {
+        for (millis, seconds) in [
+            (3_600_000, 3600),
+            (3_599_990, 3600),
+            (3_599_400, 3599),
+            (499, 0),
+            (0, 0),
+        ] {
             assert_eq!(whole_seconds(Duration::from_millis(millis)), seconds, "{millis} ms");
         }
     }
