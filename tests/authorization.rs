@@ -612,6 +612,24 @@ async fn consent_without_csrf_token_changes_nothing() {
     people.code(&browser.decide(&consent, "approve").await).await;
 }
 
+/// The consent page has a second form; a program that sends every hidden input of the page still decides.
+#[tokio::test]
+async fn hidden_inputs_of_the_consent_page_do_not_collide() {
+    let people = People::new();
+    let mut browser = people.browser();
+    let consent = browser.sign_in(&web(&[]), "ada").await;
+    let all = [consent.hidden("/consent"), consent.hidden("/logout")].concat();
+    let mut pairs: Vec<(&str, &str)> = Vec::new();
+    for (name, value) in &all {
+        match pairs.iter().find(|(other, _)| other == name) {
+            Some((_, other)) => assert_eq!(other, value, "{name} has two values"),
+            None => pairs.push((name, value)),
+        }
+    }
+    pairs.push(("decision", "approve"));
+    people.code(&browser.post("/consent", &pairs).await).await;
+}
+
 #[tokio::test]
 async fn a_consent_page_is_worth_nothing_for_the_next_person() {
     let people = People::new();
@@ -1034,7 +1052,10 @@ async fn signing_out_ends_the_session_and_takes_a_form_of_ours() {
         "a GET changes nothing"
     );
     browser.post("/logout", &[]).await.page(403, "stale_form");
-    browser.post("/logout", &[("csrf", "x")]).await.page(403, "stale_form");
+    browser
+        .post("/logout", &[("sign_out", "x")])
+        .await
+        .page(403, "stale_form");
     browser.headers = vec![("origin", "https://evil.example".to_owned())];
     browser.fill_in(&page, "/logout", &[]).await.page(403, "foreign_form");
     browser.headers.clear();

@@ -106,6 +106,19 @@ async fn the_server_s_document_is_found_under_every_upstream_and_nowhere_else() 
     }
 }
 
+/// What is reserved for later does not exist, whatever it is asked with.
+#[tokio::test]
+async fn a_reserved_path_is_not_found_by_any_method() {
+    let gateway = Gateway::new();
+    for method in [http::Method::GET, http::Method::POST, http::Method::PUT] {
+        for path in ["/introspect", "/userinfo", "/account"] {
+            let request = Request::builder().method(method.clone()).uri(path);
+            let reply = gateway.send(request.body(Bytes::new()).unwrap()).await;
+            assert_eq!(reply.status.as_u16(), 404, "{method} {path}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn each_upstream_has_a_document_of_its_own() {
     let gateway = Gateway::new();

@@ -25,14 +25,17 @@ pub enum InvalidPkce {
 // === impl CodeChallenge ===
 
 impl CodeChallenge {
-    /// Takes a `code_challenge` for S256 (RFC 7636 §4.2).
+    /// Takes a `code_challenge` for S256 (RFC 7636 §4.2). Of its last character two bits belong to no byte; a text in which
+    /// they are set is well-formed by the RFC's grammar, and merely has no verifier.
     ///
     /// # Errors
-    /// If it cannot be the base64url form of a SHA-256.
+    /// If it is not 43 base64url characters.
     pub fn parse(text: &str) -> Result<Self, InvalidPkce> {
-        match URL_SAFE_NO_PAD.decode(text) {
-            Ok(bytes) if bytes.len() == 32 => Ok(Self(text.to_owned())),
-            _ => Err(InvalidPkce::Challenge),
+        let base64url = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+        if text.len() == 43 && text.bytes().all(base64url) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidPkce::Challenge)
         }
     }
 
@@ -74,6 +77,12 @@ mod tests {
             challenge.verified_by("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXl"),
             Ok(false)
         );
+    }
+
+    #[test]
+    fn a_challenge_without_a_verifier_is_well_formed() {
+        let challenge = CodeChallenge::parse(&"a".repeat(43)).unwrap();
+        assert_eq!(challenge.verified_by(&"a".repeat(43)), Ok(false));
     }
 
     #[test]

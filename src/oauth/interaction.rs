@@ -23,6 +23,10 @@ use crate::telemetry::LoginOutcome;
 
 /// What the built-in accounts are called in metrics.
 const PROVIDER: &str = "builtin";
+/// The input that holds a form's token.
+pub(super) const FORM_TOKEN: &str = "csrf";
+/// The same in forms that sign out: the consent page has one of each.
+pub(super) const SIGN_OUT_TOKEN: &str = "sign_out";
 
 /// An unfinished authorization in the browser that began it.
 pub(super) struct Interaction<'a> {
@@ -83,7 +87,7 @@ async fn sign_in(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
     let parameters = own_form(at, call)?;
     let interaction = Interaction::resume(at, call, &parameters).await?;
     let expected = interaction.form_token(at, Purpose::SignIn, None);
-    check_form_token(&parameters, &expected)?;
+    check_form_token(&parameters, FORM_TOKEN, &expected)?;
 
     // Phones like to add a space after a name.
     let username = parameters.get("username").unwrap_or_default().trim();
@@ -151,7 +155,7 @@ async fn decide(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
         return Ok(interaction.redirect_to(at, "/login"));
     };
     let expected = interaction.form_token(at, Purpose::Consent, Some(&signed_in));
-    check_form_token(&parameters, &expected)?;
+    check_form_token(&parameters, FORM_TOKEN, &expected)?;
     match parameters.get("decision") {
         Some("approve") => {}
         Some("deny") => {
@@ -186,7 +190,7 @@ async fn sign_out(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
     let Some(signed_in) = session::signed_in(at, call).await? else {
         return Ok(unfinished.map_or_else(|| pages::signed_out(at), |id| step(at, "/login", &id)));
     };
-    check_form_token(&parameters, &sign_out_token(at, &signed_in))?;
+    check_form_token(&parameters, SIGN_OUT_TOKEN, &sign_out_token(at, &signed_in))?;
     let mut answer = unfinished
         .as_ref()
         .map_or_else(|| pages::signed_out(at), |id| step(at, "/login", id));
@@ -213,8 +217,8 @@ fn own_form(at: &Endpoints, call: &Call<'_>) -> Result<Parameters, Problem> {
     Ok(Parameters::of_form(call.request)?)
 }
 
-fn check_form_token(parameters: &Parameters, expected: &str) -> Result<(), Problem> {
-    match parameters.get("csrf") {
+fn check_form_token(parameters: &Parameters, name: &str, expected: &str) -> Result<(), Problem> {
+    match parameters.get(name) {
         Some(presented) if browser::equal(presented, expected) => Ok(()),
         _ => Err(Problem::stale_form()),
     }

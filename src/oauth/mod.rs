@@ -131,6 +131,19 @@ impl Route {
         }
     }
 
+    /// Lets web pages read an answer of this endpoint, if it is for programs: every answer, whoever writes it, or a page
+    /// cannot tell an error from a network that failed.
+    pub fn share(self, answer: &mut Answer) {
+        if self.audience() == Audience::Programs {
+            let headers = answer.headers_mut();
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+            headers.insert(
+                header::ACCESS_CONTROL_EXPOSE_HEADERS,
+                HeaderValue::from_static("WWW-Authenticate, Retry-After"),
+            );
+        }
+    }
+
     /// What it may be called with; HEAD comes with GET.
     const fn methods(self) -> &'static [Method] {
         match self {
@@ -178,6 +191,8 @@ impl Endpoints {
         let method = call.request.method();
         let mut answer = if *method == Method::OPTIONS && route.audience() == Audience::Programs {
             preflight(route)
+        } else if route == Route::Reserved {
+            not_found()
         } else if route.methods().contains(method)
             || (*method == Method::HEAD && route.methods().contains(&Method::GET))
         {
@@ -196,14 +211,7 @@ impl Endpoints {
             }
             answer
         };
-        if route.audience() == Audience::Programs {
-            let headers = answer.headers_mut();
-            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-            headers.insert(
-                header::ACCESS_CONTROL_EXPOSE_HEADERS,
-                HeaderValue::from_static("WWW-Authenticate, Retry-After"),
-            );
-        }
+        route.share(&mut answer);
         answer
             .headers_mut()
             .insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -22,7 +22,7 @@ use sha2::{Digest as _, Sha256};
 use super::browser::Purpose;
 use super::consent::Destination;
 use super::cookie;
-use super::interaction::{Interaction, path, sign_out_token};
+use super::interaction::{FORM_TOKEN, Interaction, SIGN_OUT_TOKEN, path, sign_out_token};
 use super::session::SignedIn;
 use super::web;
 use super::{Answer, Endpoints};
@@ -60,7 +60,7 @@ pub(super) fn login(at: &Endpoints, about: &Interaction<'_>, username: &str, err
         }
         form method="post" action=(path(at, "/login")) {
             input type="hidden" name="request" value=(about.id.expose());
-            input type="hidden" name="csrf" value=(about.form_token(at, Purpose::SignIn, None));
+            input type="hidden" name=(FORM_TOKEN) value=(about.form_token(at, Purpose::SignIn, None));
             label for="username" { "Username" }
             input #username type="text" name="username" value=(username) autocomplete="username" autocapitalize="none"
                 autocorrect="off" spellcheck="false" maxlength="128" required autofocus[!has_name]
@@ -110,7 +110,7 @@ pub(super) fn consent(at: &Endpoints, about: &Interaction<'_>, signed_in: &Signe
         }
         form method="post" action=(path(at, "/consent")) {
             input type="hidden" name="request" value=(about.id.expose());
-            input type="hidden" name="csrf" value=(token);
+            input type="hidden" name=(FORM_TOKEN) value=(token);
             div .actions {
                 button .primary type="submit" name="decision" value="approve" { "Allow" }
                 button type="submit" name="decision" value="deny" { "Deny" }
@@ -118,7 +118,8 @@ pub(super) fn consent(at: &Endpoints, about: &Interaction<'_>, signed_in: &Signe
         }
         form .other method="post" action=(path(at, "/logout")) {
             input type="hidden" name="request" value=(about.id.expose());
-            input type="hidden" name="csrf" value=(sign_out_token(at, signed_in));
+            // Another name than above: who reads the page's hidden inputs as one list still sends the right one.
+            input type="hidden" name=(SIGN_OUT_TOKEN) value=(sign_out_token(at, signed_in));
             span { "Not you?" } " "
             button .link type="submit" { "Use another account" }
         }
@@ -133,7 +134,7 @@ pub(super) fn logout(at: &Endpoints, signed_in: &SignedIn) -> Answer {
         p .lead { "You are signed in as " strong { (words::display(&signed_in.user.username, 128)) } "." }
         p { "Apps that you allowed keep their access." }
         form method="post" action=(path(at, "/logout")) {
-            input type="hidden" name="csrf" value=(sign_out_token(at, signed_in));
+            input type="hidden" name=(SIGN_OUT_TOKEN) value=(sign_out_token(at, signed_in));
             div .actions { button .primary type="submit" { "Sign out" } }
         }
     };

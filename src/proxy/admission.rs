@@ -68,7 +68,10 @@ impl Gateway {
     ) -> pingora::Result<Result<Step, Refusal>> {
         let request = match bridge::whole_request(session).await? {
             Ok(request) => request,
-            Err(refusal) => return Ok(Err(refusal)),
+            Err(mut refusal) => {
+                route.share(&mut refusal.answer);
+                return Ok(Err(refusal));
+            }
         };
         let Some(address) = bridge::peer_address(session) else {
             return Ok(Err(reply::plain(

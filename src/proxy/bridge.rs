@@ -47,7 +47,15 @@ pub(super) async fn whole_request(session: &mut Session) -> pingora::Result<Resu
     match tokio::time::timeout(BODY_TIMEOUT, read).await {
         Ok(Ok(Ok(()))) => {}
         Ok(Ok(Err(refusal))) => return Ok(Err(refusal)),
-        Ok(Err(error)) => return Err(error),
+        Ok(Err(error)) => {
+            // Broken chunks, or a client that went away in the middle: theirs, not ours.
+            tracing::debug!(%error, "a body could not be read");
+            return Ok(Err(Refusal::closing(
+                StatusCode::BAD_REQUEST,
+                "invalid_request",
+                "the body cannot be read",
+            )));
+        }
         Err(_) => {
             return Ok(Err(Refusal::closing(
                 StatusCode::REQUEST_TIMEOUT,

@@ -506,6 +506,25 @@ async fn expect_100_continue_is_answered_where_the_body_is_wanted() {
     read_until(&mut stream, b"HTTP/1.1 400").await;
 }
 
+/// A body that cannot be read is the client's fault, and a page may read that answer too.
+#[tokio::test]
+async fn a_broken_body_at_an_endpoint_is_the_clients_fault() {
+    let gateway = Gateway::start().await;
+    for (head, body, status) in [
+        ("Transfer-Encoding: chunked", "zz\r\n{}\r\n0\r\n\r\n".to_owned(), 400),
+        ("Content-Length: 100000", "x".repeat(100_000), 413),
+    ] {
+        let text = format!("POST /token HTTP/1.1\r\nHost: {}\r\n{head}\r\n\r\n{body}", gateway.host);
+        let reply = send(gateway.address, text.as_bytes()).await;
+        assert_eq!(
+            (reply.status, reply.header("access-control-allow-origin")),
+            (status, Some("*")),
+            "{head}"
+        );
+        assert_eq!(reply.json()["error"], "invalid_request");
+    }
+}
+
 /// Contract §6: 413, whether the length is declared or found out.
 #[tokio::test]
 async fn a_body_over_the_limit_is_a_413() {

@@ -4,6 +4,8 @@
 mod authorization_code;
 mod refresh_token;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use http::StatusCode;
 use serde::Serialize;
@@ -134,6 +136,11 @@ fn person<'a>(
         .ok_or_else(|| refused(client, "the user is gone"))
 }
 
+/// A lifetime in seconds, to the nearest: the few milliseconds since the token was made do not make an hour 3,599 s.
+const fn whole_seconds(left: Duration) -> u64 {
+    left.as_secs() + (left.subsec_millis() >= 500) as u64
+}
+
 // === impl Issue ===
 
 impl Issue<'_> {
@@ -172,10 +179,28 @@ impl Tokens {
             &TokenResponse {
                 access_token: self.access.expose(),
                 token_type: "Bearer",
-                expires_in: self.access_expires_at.since(now).as_secs(),
+                expires_in: whole_seconds(self.access_expires_at.since(now)),
                 scope: &self.scope,
                 refresh_token: self.refresh.as_ref().map(Secret::expose),
             },
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lifetime_is_rounded_to_the_nearest_second() {
+        for (millis, seconds) in [
+            (3_600_000, 3600),
+            (3_599_990, 3600),
+            (3_599_400, 3599),
+            (499, 0),
+            (0, 0),
+        ] {
+            assert_eq!(whole_seconds(Duration::from_millis(millis)), seconds, "{millis} ms");
+        }
     }
 }
