@@ -42,7 +42,7 @@ pub(super) async fn whole_request(session: &mut Session) -> pingora::Result<Resu
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(Ok(()))
+        Ok::<_, Box<pingora::Error>>(Ok(()))
     };
     match tokio::time::timeout(BODY_TIMEOUT, read).await {
         Ok(Ok(Ok(()))) => {}
