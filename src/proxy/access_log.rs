@@ -52,8 +52,13 @@ fn rpc_method(head: &RequestHeader, exchange: &Exchange) -> &'static str {
     if let Some(method) = head.headers.get("mcp-method").and_then(|value| value.to_str().ok()) {
         return reply::method_label(method);
     }
+    if !exchange.body_complete || exchange.body_length > KEPT_BODY as u64 {
+        return "other";
+    }
     match exchange.body.as_slice() {
-        [whole] if exchange.body_complete && whole.len() <= KEPT_BODY => reply::method_of(whole),
-        _ => "other",
+        [] => "other",
+        [whole] => reply::method_of(whole),
+        // It came in pieces: slow clients, chunked bodies.
+        pieces => reply::method_of(&pieces.concat()),
     }
 }

@@ -163,6 +163,8 @@ impl ProxyHttp for Gateway {
         match self.decide(session, exchange).await? {
             Ok(admission::Step::Answered) => Ok(true),
             Ok(admission::Step::Forward) => {
+                // Before the upstream is connected to: that time is not the gateway's.
+                self.endpoints.metrics.overhead(exchange.started.elapsed());
                 bridge::continue_if_expected(session).await?;
                 Ok(false)
             }
@@ -217,7 +219,6 @@ impl ProxyHttp for Gateway {
             &mount.authority,
             &arrival,
         )?;
-        self.endpoints.metrics.overhead(exchange.started.elapsed());
         exchange.watchdog.expect_within(upstream.limits.response_timeout);
         Ok(())
     }

@@ -506,6 +506,36 @@ async fn expect_100_continue_is_answered_where_the_body_is_wanted() {
     read_until(&mut stream, b"HTTP/1.1 400").await;
 }
 
+/// Contract §7: the method, also of a message that came in pieces.
+#[tokio::test]
+async fn a_message_in_pieces_is_counted_by_its_method() {
+    let proxied = Proxied::start("").await;
+    let gateway = &proxied.gateway;
+    let admin = gateway.running.admin;
+    let (first, second) = CALL.split_at(20);
+    let head = format!(
+        "POST /one/mcp HTTP/1.1\r\nHost: {}\r\nAuthorization: {}\r\nContent-Length: {}\r\n\r\n{first}",
+        gateway.host,
+        proxied.bearer,
+        CALL.len()
+    );
+    let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    stream.write_all(second.as_bytes()).await.unwrap();
+    assert_eq!(read_reply(&mut stream, false).await.status, 200);
+    for _ in 0..50 {
+        let metrics = send(admin, &request("GET", "/metrics", &admin.to_string(), &[], b""))
+            .await
+            .text();
+        if metrics.contains("mcpgate_requests_total{method=\"tools/call\",outcome=\"ok\",upstream=\"one\"} 1") {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("not counted");
+}
+
 /// A body that cannot be read is the client's fault, and a page may read that answer too.
 #[tokio::test]
 async fn a_broken_body_at_an_endpoint_is_the_clients_fault() {
