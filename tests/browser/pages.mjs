@@ -226,6 +226,8 @@ check("the keyboard is enough", async ({ browser, resource, callback }) => {
   const asked = authorization(client, resource);
   const page = await window(browser);
   await page.goto(asked.url);
+  // A browser gives the focus with the first frame, which may come after the page has loaded.
+  await page.locator("input[name=username]:focus").waitFor();
   await page.keyboard.type(USERNAME);
   await page.keyboard.press("Tab");
   await page.keyboard.type(PASSWORD);
