@@ -111,7 +111,11 @@ async function window(browser, options = {}) {
 async function signIn(page, password = PASSWORD) {
   await page.getByLabel("Username").fill(USERNAME);
   await page.getByLabel("Password").fill(password);
+  // The answer is another page, and only once that one is there can it be looked at.
+  const answered = page.waitForEvent("framenavigated");
   await page.getByRole("button", { name: "Sign in" }).click();
+  await answered;
+  await page.waitForLoadState();
 }
 
 const allow = (page) => page.getByRole("button", { name: "Allow" }).click();
