@@ -19,7 +19,6 @@ mod bridge;
 mod headers;
 pub mod listener;
 mod origin;
-mod rate;
 mod reply;
 mod route;
 mod verdict;
@@ -41,12 +40,12 @@ use self::bearer::{Bearer, Permit};
 use self::headers::{Arrival, Guarded, Hidden, REQUEST_ID};
 use self::listener::{InFlight, InFlightGuard};
 use self::origin::{Origin, Origins};
-use self::rate::Rates;
 use self::reply::{KEPT_BODY, Refusal};
 use self::route::Routes;
 use self::verdict::{BODY_TOO_LARGE, UPSTREAM_UNAUTHORIZED};
 use self::watchdog::Watchdog;
 use crate::config::Upstream;
+use crate::domain::rate::Rates;
 use crate::domain::secret::random_bytes;
 use crate::oauth::Endpoints;
 use crate::telemetry::{Outcome, StreamGuard, UpstreamMetrics};
@@ -59,7 +58,7 @@ pub struct Gateway {
     endpoints: Arc<Endpoints>,
     routes: Routes,
     bearer: Bearer,
-    rates: Rates,
+    rates: Rates<(usize, String)>,
     /// By the upstream's place in the configuration.
     mounts: Vec<Mount>,
     in_flight: InFlight,
