@@ -66,6 +66,7 @@ mod suite {
         a_browser_and_an_address_push_out_their_own,
         a_person_has_so_many_sessions_and_no_more,
         the_grant_that_was_quiet_for_longest_makes_room,
+        a_grant_has_room_for_so_many_refreshes,
         authorizations_begin_and_end,
         the_oldest_authorization_makes_room,
         an_approval_happens_once,
@@ -101,6 +102,7 @@ mod suite {
         per_address: 10_000,
         sessions: 10_000,
         grants: 10_000,
+        refreshes: 10_000,
         pushed_requests: 10_000,
         devices: 10_000,
         used_once: 10_000,
@@ -406,6 +408,43 @@ mod suite {
         assert!(store.session(&ids[2]).await.unwrap().is_none());
         store.sweep(at(5_001), usize::MAX).await.unwrap();
         assert!(store.session(&ids[1]).await.unwrap().is_none());
+    }
+
+    /// Spec: L15
+    ///
+    /// Whoever refreshes without end fills nothing but their own room; the last tokens and the last replays are known.
+    async fn a_grant_has_room_for_so_many_refreshes(open: Open) {
+        let fixture = open(Limits { refreshes: 4, ..PLENTY });
+        let store = &*fixture.store;
+        let own = client(1);
+        store.register_client(&own).await.unwrap();
+        let mut all = vec![family(store, &own.id).await];
+        for n in 3..20 {
+            let last = all.last().unwrap();
+            let next = issued(last.grant_id);
+            let succession = Succession {
+                at: at(n),
+                nonce: Nonce::generate(),
+                scope: scope("read"),
+                access_expires_at: at(1_000),
+                key: None,
+            };
+            let refresh = last.refresh.as_ref().unwrap().0;
+            assert_eq!(
+                store.rotate(&refresh, &succession, &next).await.unwrap(),
+                Rotation::Done
+            );
+            all.push(next);
+        }
+        let mut kept = Vec::new();
+        for issued in &all[1..] {
+            let access = store.access_token(&issued.access.0).await.unwrap().is_some();
+            let refresh = store.refresh_token(&issued.refresh.as_ref().unwrap().0).await.unwrap();
+            assert_eq!(access, refresh.is_some());
+            kept.push(access);
+        }
+        assert_eq!(kept.iter().filter(|kept| **kept).count(), 4, "{kept:?}");
+        assert!(kept.ends_with(&[true; 4]));
     }
 
     /// Spec: L15

@@ -27,7 +27,7 @@ pub(super) struct Admission {
 }
 
 /// Lets a request through to its endpoint, or says why not.
-pub(super) fn admit(at: &Endpoints, route: Route, call: &Call<'_>) -> Result<Admission, Answer> {
+pub(super) fn admit(at: &Endpoints, route: Route, call: &Call<'_>) -> Result<Admission, Box<Answer>> {
     let free = Admission { on_failure: None };
     let Some((place, counted, per_minute)) = name(route).and_then(|name| at.config.oauth.limits.of(name)) else {
         return Ok(free);
@@ -44,7 +44,7 @@ pub(super) fn admit(at: &Endpoints, route: Route, call: &Call<'_>) -> Result<Adm
         }),
         (Err(wait), _) => {
             at.metrics.limited(name(route).unwrap_or_default());
-            Err(too_often(at, route, call, wait))
+            Err(Box::new(too_often(at, route, call, wait)))
         }
     }
 }

@@ -21,6 +21,7 @@ pub mod openid;
 pub mod pages;
 pub mod par;
 pub mod protected;
+pub mod quirks;
 pub mod register;
 mod response;
 pub mod revoke;
@@ -259,7 +260,7 @@ impl Endpoints {
                     admission.settle(self, &answer);
                     answer
                 }
-                Err(too_often) => too_often,
+                Err(too_often) => *too_often,
             }
         } else {
             let mut answer = web::error(&OAuthError::invalid_request("this method is not allowed here"));

@@ -33,8 +33,10 @@ pub const MAX_AUTHORIZATIONS_OF_BROWSER: usize = 20;
 pub const MAX_AUTHORIZATIONS_OF_ADDRESS: usize = 500;
 /// Most browsers in which one person is signed in.
 pub const MAX_SESSIONS: usize = 20;
-/// Most grants that one person has with one client: one for each place where they use it.
-pub const MAX_GRANTS: usize = 200;
+/// Most grants that one person has with one client for one resource: one for each place where they use it.
+pub const MAX_GRANTS: usize = 100;
+/// Most refreshes of one grant whose tokens are kept: more than an hourly client does before they expire.
+pub const MAX_REFRESHES: u32 = 256;
 /// Wrong attempts after which a code is worth nothing.
 pub const MAX_CODE_ATTEMPTS: u8 = 5;
 

@@ -190,9 +190,9 @@ impl<'a> Change<'a> {
         Ok(found.map(|bytes| bytes.to_vec()))
     }
 
-    /// What this change writes under a key, if it does: nothing, where it removes what was there.
-    pub(super) fn written(&self, key: &[u8]) -> Option<Option<&[u8]>> {
-        self.writes.get(key).map(Option::as_deref)
+    /// Whether this change removes what is under a key.
+    pub(super) fn removes(&self, key: &[u8]) -> bool {
+        self.writes.get(key).is_some_and(Option::is_none)
     }
 
     /// The keys that begin with this and that this change writes.

@@ -8,13 +8,14 @@
 use super::backend;
 use super::change::Change;
 use super::records::{
-    client_grant_key, client_hold_key, consents_for, grants_of, grants_of_subject, holds_of, idle_key, idle_place_key,
-    idle_target, key, prefix,
+    client_grant_key, client_hold_key, consents_for, grants_for, grants_of, holds_of, idle_key, idle_place_key,
+    idle_target, key, prefix, refresh_slot_key, refresh_slots_of,
 };
 use crate::domain::client::{Client, ClientId};
 use crate::domain::clock::Timestamp;
-use crate::domain::grant::{Grant, GrantId};
-use crate::store::{Registration, StoreError};
+use crate::domain::grant::{AccessToken, Grant, GrantId, RefreshToken};
+use crate::domain::secret::SecretHash;
+use crate::store::{Issued, Registration, StoreError};
 
 /// Whether an idle client ever had a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,7 +157,7 @@ impl Change<'_> {
     // --- grants
 
     /// Puts a grant on record; its client is not idle any more. `used_at` counts it among the grants that a person has with
-    /// this client, of which the one that was quiet for longest makes room; one without is short-lived and made by a client
+    /// this client for this resource, of which the one that was quiet for longest makes room; one without is short-lived and made by a client
     /// that authenticates.
     pub(super) fn put_grant(
         &mut self,
@@ -168,7 +169,7 @@ impl Change<'_> {
         if used_at.is_some() {
             self.make_room_for_grant(grant)?;
         }
-        self.note_use(id, grant, used_at);
+        self.note_use(id, grant, used_at)?;
         self.be_busy(&grant.client_id)?;
         if self.get::<Client>(&grant.client_id)?.is_some() {
             self.point(idle_place_key(&grant.client_id), &[1]);
@@ -176,23 +177,64 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// Notes that tokens of a grant were issued.
-    pub(super) fn note_use(&mut self, id: &GrantId, grant: &Grant, used_at: Option<Timestamp>) {
-        let entry = client_grant_key(&grant.client_id, &grant.subject, id);
-        match used_at {
-            Some(at) => self.point(entry, &at.as_millis().to_be_bytes()),
-            None => self.mark(entry),
+    /// Notes that tokens of a grant were issued, and how often they were before.
+    fn note_use(&mut self, id: &GrantId, grant: &Grant, used_at: Option<Timestamp>) -> Result<u32, StoreError> {
+        let entry = client_grant_key(grant, id);
+        let Some(used_at) = used_at else {
+            self.mark(entry);
+            return Ok(0);
+        };
+        let before = self.value(&entry)?;
+        let before = before.and_then(|value| <[u8; 4]>::try_from(value.get(8..)?).ok());
+        let times = before.map_or(0, |times| u32::from_be_bytes(times).wrapping_add(1));
+        let value = [&used_at.as_millis().to_be_bytes()[..], &times.to_be_bytes()].concat();
+        self.point(entry, &value);
+        Ok(times)
+    }
+
+    /// Notes the tokens that a refresh yielded. A grant has room for so many refreshes; the tokens of the oldest go. Its
+    /// refresh token was replaced long ago, and from now on is refused like one that never was.
+    pub(super) fn note_refresh(&mut self, grant: &Grant, issued: &Issued) -> Result<(), StoreError> {
+        let (access, token) = &issued.access;
+        let times = self.note_use(&issued.grant_id, grant, Some(token.issued_at))?;
+        let Some((refresh, _)) = &issued.refresh else {
+            return Ok(());
+        };
+        let slot = refresh_slot_key(&issued.grant_id, times % self.limits().refreshes.max(1));
+        if let Some(old) = self.value(&slot)? {
+            let hash = |part: Option<&[u8]>| {
+                let bytes = part.and_then(|part| <[u8; 32]>::try_from(part).ok());
+                bytes.map(SecretHash::from_bytes)
+            };
+            if let Some(access) = hash(old.get(..32)) {
+                self.remove_expiring::<AccessToken>(&access)?;
+            }
+            if let Some(refresh) = hash(old.get(32..)) {
+                self.remove_expiring::<RefreshToken>(&refresh)?;
+            }
         }
+        self.point(slot, &[&access.as_bytes()[..], refresh.as_bytes()].concat());
+        Ok(())
     }
 
     fn make_room_for_grant(&mut self, grant: &Grant) -> Result<(), StoreError> {
+        let entries = self.keys_under(&grants_for(grant), usize::MAX)?;
+        let most = self.limits().grants;
+        if entries.len() < most {
+            return Ok(());
+        }
         let mut known = Vec::new();
-        for entry in self.keys_under(&grants_of_subject(&grant.client_id, &grant.subject), usize::MAX)? {
+        for entry in entries {
             let used_at = self.value(&entry)?.filter(|value| !value.is_empty());
             known.extend(used_at.zip(grant_of(&entry)));
         }
         known.sort();
-        let surplus = (known.len() + 1).saturating_sub(self.limits().grants);
+        // A few at a time, so that somebody who has all that they may have is not sorted at every sign-in.
+        let surplus = if known.len() < most {
+            0
+        } else {
+            known.len() + 1 - most + most / 10
+        };
         for (_, id) in known.iter().take(surplus) {
             self.remove_grant(id)?;
         }
@@ -204,7 +246,10 @@ impl Change<'_> {
         let Some(grant) = self.remove_expiring::<Grant>(id)? else {
             return Ok(());
         };
-        self.erase(client_grant_key(&grant.client_id, &grant.subject, id));
+        self.erase(client_grant_key(&grant, id));
+        for slot in self.keys_under(&refresh_slots_of(id), usize::MAX)? {
+            self.erase(slot);
+        }
         self.rest(&grant.client_id, Past::Used, grant.created_at)
     }
 }
@@ -225,7 +270,7 @@ impl Change<'_> {
                 return Ok(keys);
             }
             let entry = entry.map_err(backend("reading an index"))?;
-            if self.written(&entry).is_none_or(|value| value.is_some()) {
+            if !self.removes(&entry) {
                 keys.push(entry.to_vec());
             }
         }

@@ -151,7 +151,7 @@ pub(super) fn rotate(
             ..token
         },
     )?;
-    change.note_use(&issued.grant_id, &grant, Some(issued.access.1.issued_at));
+    change.note_refresh(&grant, issued)?;
     put_tokens(change, issued)?;
     Ok(Rotation::Done)
 }

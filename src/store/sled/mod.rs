@@ -44,8 +44,8 @@ use crate::domain::scope::Scope;
 use crate::domain::secret::SecretHash;
 use crate::store::{
     Approval, Issued, MAX_AUTHORIZATIONS, MAX_AUTHORIZATIONS_OF_ADDRESS, MAX_AUTHORIZATIONS_OF_BROWSER, MAX_DEVICES,
-    MAX_GRANTS, MAX_PUSHED_REQUESTS, MAX_REGISTERED_CLIENTS, MAX_SESSIONS, MAX_USED_ONCE, Redemption, Registration,
-    Rotation, Store, StoreError,
+    MAX_GRANTS, MAX_PUSHED_REQUESTS, MAX_REFRESHES, MAX_REGISTERED_CLIENTS, MAX_SESSIONS, MAX_USED_ONCE, Redemption,
+    Registration, Rotation, Store, StoreError,
 };
 
 /// Is told how long each operation took. The names are those of the [`Store`]'s methods, and `flush`.
@@ -91,8 +91,10 @@ pub struct Limits {
     pub per_address: usize,
     /// Sessions of one person.
     pub sessions: usize,
-    /// Grants that one person has with one client.
+    /// Grants that one person has with one client for one resource.
     pub grants: usize,
+    /// Refreshes of one grant whose tokens are kept.
+    pub refreshes: u32,
     /// Pushed authorization requests that wait.
     pub pushed_requests: usize,
     /// Devices that wait.
@@ -136,6 +138,7 @@ impl Default for Limits {
             per_address: MAX_AUTHORIZATIONS_OF_ADDRESS,
             sessions: MAX_SESSIONS,
             grants: MAX_GRANTS,
+            refreshes: MAX_REFRESHES,
             pushed_requests: MAX_PUSHED_REQUESTS,
             devices: MAX_DEVICES,
             used_once: MAX_USED_ONCE,

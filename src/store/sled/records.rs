@@ -57,6 +57,8 @@ pub(super) mod prefix {
     pub(in crate::store::sled) const CLIENT_HOLD: u8 = b'H';
     /// Index: the unfinished authorizations of a browser or an address by age.
     pub(in crate::store::sled) const PARTY: u8 = b'B';
+    /// Index: what the last refreshes of a grant yielded.
+    pub(in crate::store::sled) const REFRESH: u8 = b'W';
     /// Index: the sessions of a subject by age.
     pub(in crate::store::sled) const SUBJECT_SESSION: u8 = b'S';
 }
@@ -227,18 +229,32 @@ pub(super) fn grants_of(client: &ClientId) -> Vec<u8> {
     joined(prefix::CLIENT_GRANT, &[client.as_str().as_bytes(), &[SEPARATOR]])
 }
 
-/// The same for those of one subject.
-pub(super) fn grants_of_subject(client: &ClientId, subject: &Subject) -> Vec<u8> {
-    let mut entry = grants_of(client);
-    entry.extend_from_slice(&Sha256::digest(subject.as_str()));
+/// The same for those of one subject and resource.
+pub(super) fn grants_for(grant: &Grant) -> Vec<u8> {
+    let mut digest = Sha256::new();
+    digest.update(grant.subject.as_str());
+    digest.update([SEPARATOR]);
+    digest.update(grant.resource.as_str());
+    let mut entry = grants_of(&grant.client_id);
+    entry.extend_from_slice(&digest.finalize());
     entry
 }
 
 /// The entry of one grant in that index.
-pub(super) fn client_grant_key(client: &ClientId, subject: &Subject, grant: &GrantId) -> Vec<u8> {
-    let mut entry = grants_of_subject(client, subject);
-    entry.extend_from_slice(grant.as_bytes());
+pub(super) fn client_grant_key(grant: &Grant, id: &GrantId) -> Vec<u8> {
+    let mut entry = grants_for(grant);
+    entry.extend_from_slice(id.as_bytes());
     entry
+}
+
+/// What the key of everything that the refreshes of a grant yielded begins with.
+pub(super) fn refresh_slots_of(grant: &GrantId) -> Vec<u8> {
+    joined(prefix::REFRESH, &[grant.as_bytes()])
+}
+
+/// Where the tokens of one of its refreshes are noted.
+pub(super) fn refresh_slot_key(grant: &GrantId, slot: u32) -> Vec<u8> {
+    joined(prefix::REFRESH, &[grant.as_bytes(), &slot.to_be_bytes()])
 }
 
 /// What every entry in the index of what needs this client begins with.
