@@ -15,4 +15,5 @@ mod http1;
 mod person;
 mod proxying;
 mod setup;
+mod step_up;
 mod stories;
