@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::metadata::{self, Metadata};
 use super::{Answer, Call, Endpoints, unavailable, web};
-use crate::domain::client::{Client, ClientAuthMethod, ClientDisplay, ClientId, ClientOrigin, Permissions};
+use crate::domain::client::{Client, ClientAuthMethod, ClientDisplay, ClientId, ClientOrigin, GrantType, Permissions};
 use crate::domain::error::{ErrorCode, OAuthError};
 use crate::domain::key::Algorithm;
 use crate::domain::scope::Scope;
@@ -32,10 +32,12 @@ struct ClientInformation<'a> {
     /// 0: it never expires. Required where there is a secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     client_secret_expires_at: Option<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     redirect_uris: Vec<&'a str>,
     token_endpoint_auth_method: &'static str,
     grant_types: Vec<&'static str>,
-    response_types: [&'static str; 1],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    response_types: &'static [&'static str],
     #[serde(skip_serializing_if = "Option::is_none")]
     client_name: Option<&'a str>,
     #[serde(skip_serializing_if = "Scope::is_empty")]
@@ -115,7 +117,11 @@ async fn handle(at: &Endpoints, call: &Call<'_>) -> Result<Answer, OAuthError> {
             redirect_uris: client.redirect_uris.iter().map(RedirectUri::as_str).collect(),
             token_endpoint_auth_method: metadata.auth_method.as_str(),
             grant_types: client.grant_types.iter().map(|grant| grant.as_str()).collect(),
-            response_types: ["code"],
+            response_types: if client.may_use(GrantType::AuthorizationCode) {
+                &["code"]
+            } else {
+                &[]
+            },
             client_name: client.name.as_deref(),
             scope: &metadata.scope,
             id_token_signed_response_alg: client.id_token_algorithm.map(Algorithm::as_str),
