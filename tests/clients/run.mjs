@@ -5,11 +5,10 @@
 //
 // MCPGATE names the program (default: target/debug/mcpgate). tests/setup.sh installs everything else.
 
-import { existsSync } from 'node:fs';
 import http from 'node:http';
+import { Account, conclude, inParallel, runScript } from './lib/account.mjs';
 import { TOKEN_SECONDS, startGateway } from './lib/gateway.mjs';
 import { client, python } from './lib/places.mjs';
-import { start } from './lib/processes.mjs';
 import { check, describe } from './lib/report.mjs';
 import { startServer } from './lib/servers.mjs';
 
@@ -43,74 +42,7 @@ if (unknown.length > 0) {
   process.exit(2);
 }
 
-let passed = 0;
-let failed = 0;
 const since = Date.now();
-
-/** What is said about one run is printed together once it is over. */
-class Account {
-  lines = [];
-
-  constructor(who) {
-    this.who = who;
-  }
-
-  pass(what) {
-    passed += 1;
-    this.lines.push(`  PASS ${this.who}: ${what}`);
-  }
-
-  fail(what, why) {
-    failed += 1;
-    this.lines.push(`  FAIL ${this.who}: ${what}${why ? `: ${why}` : ''}`);
-  }
-
-  note(text) {
-    this.lines.push(text.replace(/^/gm, '       '));
-  }
-
-  async judge(what, work) {
-    try {
-      await work();
-      this.pass(what);
-    } catch (error) {
-      this.fail(what, describe(error));
-    }
-  }
-
-  print() {
-    console.log(this.lines.join('\n'));
-  }
-}
-
-/** Runs a client's script to its end and counts its lines; returns the client id that it was registered under. */
-async function runScript(name, account, environment) {
-  const [command, ...rest] = CLIENTS[name].command;
-  if (!existsSync(command)) {
-    account.fail('is not installed', 'run tests/setup.sh');
-    return undefined;
-  }
-  let clientId;
-  let failures = 0;
-  /** What the SDKs print of their own accord is of interest only when something went wrong. */
-  const other = [];
-  const read = (line) => {
-    const [, word, text] = line.match(/^(PASS|FAIL|CLIENT) (.*)$/) ?? [undefined, undefined, line];
-    if (word === 'PASS') account.pass(text);
-    else if (word === 'FAIL') { failures += 1; account.fail(text); }
-    else if (word === 'CLIENT') clientId = text;
-    else if (text.trim()) other.push(text);
-  };
-  const program = start(command, rest, { env: { ...process.env, NODE: process.execPath, ...environment } });
-  const late = setTimeout(() => program.child.kill('SIGKILL'), CLIENT_SECONDS * 1000);
-  const how = await program.exited;
-  clearTimeout(late);
-  program.output.split('\n').forEach(read);
-  if (how.code !== 0 && failures === 0) account.fail('runs to its end', how.error?.message ?? how.signal ?? `exit code ${how.code}`);
-  if (failures === 0 && how.code === 0) return clientId;
-  other.slice(-40).forEach((line) => account.note(line));
-  return undefined;
-}
 
 /** What the gateway counted, all in all. */
 function counted(metrics, name, label) {
@@ -183,15 +115,15 @@ async function startControl(gateway) {
 async function converse(name, server, account) {
   const gateway = await startGateway({ servers: [server] });
   const control = await startControl(gateway);
-  const clientId = await runScript(name, account, {
+  const { ok, clientId } = await runScript(account, CLIENTS[name].command, {
     MCP_URL: gateway.mcpUrl,
     SIGN_IN_USERNAME: gateway.username,
     SIGN_IN_PASSWORD: gateway.password,
     TOKEN_SECONDS: String(TOKEN_SECONDS),
     CONTROL_URL: control.url,
     RESTART: RESTARTS[server.name],
-  });
-  if (clientId !== undefined) {
+  }, CLIENT_SECONDS);
+  if (ok) {
     await account.judge('the server saw who called, and no credentials', () => checkHeaders(gateway.seen, clientId, `${server.name}:use`));
     const revision = CLIENTS[name][server.name];
     await account.judge(`they speak ${revision}`, () => checkRevision(gateway.seen, revision));
@@ -208,8 +140,7 @@ async function converse(name, server, account) {
       check(refreshes >= 2, `tokens_issued_total{grant="refresh_token"} went up by ${refreshes}`);
     });
   } else {
-    const lines = gateway.log().split('\n').filter((line) => !/ (DEBUG|TRACE) /.test(line));
-    account.note(`the gateway's last lines:\n${lines.slice(-15).map((line) => `  ${line}`).join('\n')}`);
+    account.noteLog(gateway);
   }
   control.stop();
   await account.judge(`SIGTERM ends the gateway with 0 within ${STOP_SECONDS} s`, async () => {
@@ -217,44 +148,28 @@ async function converse(name, server, account) {
     check(how.code === 0, `it ended with ${how.signal ?? how.code}`);
     check(how.seconds < STOP_SECONDS, `it took ${how.seconds.toFixed(1)} s`);
   });
-  await account.judge('no token, code, secret or password in its log', () => {
-    check(gateway.log().length > 0, 'the log is empty');
-    const leaks = gateway.leaks();
-    check(leaks.length === 0, `${leaks.length} of them, such as ${leaks[0]?.slice(0, 12)}…`);
-  });
+  await account.judgeLog(gateway);
 }
 
 async function run({ name, server }) {
-  const begun = Date.now();
   const account = new Account(server ? `${name} → ${server.name}` : name);
   try {
     if (server) await converse(name, server, account);
-    else await runScript(name, account, {});
+    else await runScript(account, CLIENTS[name].command, {}, CLIENT_SECONDS);
   } catch (error) {
     account.fail('rig', describe(error));
   }
-  account.note(`${((Date.now() - begun) / 1000).toFixed(1)} s`);
   account.print();
 }
 
 const selected = wanted.length > 0 ? wanted : Object.keys(CLIENTS);
-try {
-  const servers = await Promise.all(Object.keys(RESTARTS).map(startServer));
-  // The restart in order takes longest, as streams are given time to end: so those runs come first.
-  const queue = selected.flatMap((name) => {
-    const its = servers.filter((server) => CLIENTS[name][server.name]);
-    return its.length > 0 ? its.map((server) => ({ name, server })) : [{ name }];
-  });
-  queue.sort((a, b) => (RESTARTS[b.server?.name] ?? '').localeCompare(RESTARTS[a.server?.name] ?? ''));
-  const worker = async () => {
-    for (let next = queue.shift(); next; next = queue.shift()) await run(next);
-  };
-  await Promise.all(Array.from({ length: AT_ONCE }, worker));
-  await Promise.all(servers.map((server) => server.stop()));
-} catch (error) {
-  failed += 1;
-  console.log(`  FAIL rig: ${describe(error)}`);
-}
-console.log(`  real clients took ${((Date.now() - since) / 1000).toFixed(1)} s`);
-console.log(`${passed} passed, ${failed} failed`);
-process.exit(failed === 0 && passed > 0 ? 0 : 1);
+const servers = await Promise.all(Object.keys(RESTARTS).map(startServer));
+const runs = selected.flatMap((name) => {
+  const its = servers.filter((server) => CLIENTS[name][server.name]);
+  return its.length > 0 ? its.map((server) => ({ name, server })) : [{ name }];
+});
+// The restart in order takes longest, as streams are given time to end: so those runs come first.
+runs.sort((a, b) => (RESTARTS[b.server?.name] ?? '').localeCompare(RESTARTS[a.server?.name] ?? ''));
+await inParallel(AT_ONCE, runs, run);
+await Promise.all(servers.map((server) => server.stop()));
+conclude('real clients', since);
