@@ -20,7 +20,7 @@ use super::{Answer, Call, Endpoints, unavailable};
 use crate::config::Upstream;
 use crate::domain::client::{Client, ClientId, ClientOrigin, GrantType, RedirectTarget};
 use crate::domain::error::{ErrorCode, OAuthError};
-use crate::domain::grant::AuthorizationRequest;
+use crate::domain::grant::{AuthorizationRequest, RequestDetails};
 use crate::domain::pkce::CodeChallenge;
 use crate::domain::scope::{OFFLINE_ACCESS, Scope};
 use crate::domain::secret::{Secret, SecretKind};
@@ -311,6 +311,7 @@ async fn begin(at: &Endpoints, call: &Call<'_>, accepted: Accepted<'_>) -> Resul
             browser: browser.hash(),
             sign_in_again: prompt.login,
             ask_again: prompt.consent,
+            details: RequestDetails::default(),
             created_at: now,
             expires_at: now.plus(Duration::from_secs(browser::LIFETIME)),
         },

@@ -100,6 +100,7 @@ pub(super) async fn approve(
         resource: request.resource.clone(),
         subject: signed_in.user.subject.clone(),
         authenticated_at: signed_in.session.authenticated_at,
+        details: request.details.clone(),
         expires_at: at.now().plus(at.config.oauth.code_expires_in),
         redeemed: None,
         failed_attempts: 0,

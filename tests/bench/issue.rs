@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use mcpgate::domain::client::{ClientId, GrantType};
 use mcpgate::domain::clock::Timestamp;
-use mcpgate::domain::grant::{AccessToken, AuthorizationCode, AuthorizationRequest, GrantId, RefreshToken, Succession};
+use mcpgate::domain::grant::{
+    AccessToken, AuthorizationCode, AuthorizationRequest, GrantId, RefreshToken, RequestDetails, Succession,
+};
 use mcpgate::domain::scope::Scope;
 use mcpgate::domain::secret::{Nonce, Secret, SecretHash, SecretKind};
 use mcpgate::domain::uri::Resource;
@@ -119,6 +121,7 @@ fn issued(grant_id: GrantId, access: SecretHash, refresh: SecretHash) -> Issued 
         grant: grant_id,
         scope: Scope::empty(),
         issued_at: NOW,
+        key: None,
         expires_at: NOW.plus(Duration::from_secs(3600)),
     };
     let refresh_token = RefreshToken {
@@ -162,6 +165,7 @@ async fn begin(store: &Arc<dyn Store>) -> Result<(GrantId, Secret), Failure> {
         browser: id.hash(),
         sign_in_again: false,
         ask_again: false,
+        details: RequestDetails::default(),
         created_at: NOW,
         expires_at,
     };
@@ -175,6 +179,7 @@ async fn begin(store: &Arc<dyn Store>) -> Result<(GrantId, Secret), Failure> {
         resource,
         subject,
         authenticated_at: NOW,
+        details: RequestDetails::default(),
         expires_at,
         redeemed: None,
         failed_attempts: 0,

@@ -22,7 +22,7 @@ use mcpgate::config::{
 };
 use mcpgate::domain::client::{Client, ClientId};
 use mcpgate::domain::clock::{Clock as _, ManualClock, Timestamp};
-use mcpgate::domain::grant::{AuthorizationCode, AuthorizationRequest, LiveToken};
+use mcpgate::domain::grant::{AuthorizationCode, AuthorizationRequest, LiveToken, RequestDetails};
 use mcpgate::domain::pkce::CodeChallenge;
 use mcpgate::domain::scope::Scope;
 use mcpgate::domain::secret::{Secret, SecretKind};
@@ -338,6 +338,7 @@ impl Gateway {
             browser: Secret::generate(SecretKind::Browser).hash(),
             sign_in_again: false,
             ask_again: false,
+            details: RequestDetails::default(),
             created_at: now,
             expires_at: now.plus(Duration::from_secs(600)),
         };
@@ -350,6 +351,7 @@ impl Gateway {
             resource,
             subject: Subject::of_username(allowed.subject).unwrap(),
             authenticated_at: now,
+            details: RequestDetails::default(),
             expires_at: now.plus(self.at.config.oauth.code_expires_in),
             redeemed: None,
             failed_attempts: 0,

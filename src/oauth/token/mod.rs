@@ -150,6 +150,7 @@ impl Issue<'_> {
         let access_token = AccessToken {
             grant: self.grant_id,
             scope: self.scope.clone(),
+            key: None,
             issued_at: self.now,
             expires_at: until(config.oauth.access_token_expires_in),
         };
