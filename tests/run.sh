@@ -64,7 +64,8 @@ dependencies() {
 part "setup" tests/setup.sh test
 part "format" cargo fmt --check
 part "clippy" cargo clippy --locked --quiet --all-targets -- -D warnings
-part "build" cargo build --locked
+# With the tests, so that dependencies are built once: some have more features there.
+part "build" cargo build --locked --all-targets
 part "tests" cargo nextest run --locked
 part "documentation tests" cargo test --locked --quiet --doc
 part "shipped configurations" shipped_configurations

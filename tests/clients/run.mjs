@@ -8,14 +8,17 @@
 import http from 'node:http';
 import { Account, conclude, inParallel, runScript } from './lib/account.mjs';
 import { TOKEN_SECONDS, startGateway } from './lib/gateway.mjs';
-import { client, python } from './lib/places.mjs';
+import { client, example, python } from './lib/places.mjs';
 import { check, describe } from './lib/report.mjs';
 import { startServer } from './lib/servers.mjs';
 
 const node = (file, ...rest) => [process.execPath, client(file), ...rest];
 /** The newest revision that the clients before 2026-07-28 speak. */
 const [LEGACY, MODERN] = ['2025-11-25', '2026-07-28'];
-/** How to run each client, and in which revision it must have ended up talking to which server. */
+/**
+ * How to run each client, and in which revision it must have ended up talking to which server. One at a time are those that
+ * listen for the browser on a port which they do not choose freely.
+ */
 const CLIENTS = {
   'typescript-1': { command: node('typescript-1.mjs'), everything: LEGACY, modern: LEGACY },
   'typescript-2-legacy': { command: node('typescript-2.mjs', 'legacy'), everything: LEGACY, modern: LEGACY },
@@ -25,6 +28,9 @@ const CLIENTS = {
   'fastmcp-3': { command: [python('python-1'), client('fastmcp_client.py')], everything: LEGACY, modern: LEGACY },
   'fastmcp-4': { command: [python('python-2'), client('fastmcp_client.py')], everything: LEGACY, modern: MODERN },
   'mcp-remote': { command: node('mcp-remote.mjs'), everything: LEGACY, modern: LEGACY },
+  mcpc: { command: node('mcpc.mjs'), everything: LEGACY, modern: LEGACY, oneAtATime: true },
+  'rmcp-legacy': { command: [example('client-rmcp'), 'legacy'], everything: LEGACY, modern: LEGACY },
+  'rmcp-auto': { command: [example('client-rmcp'), 'auto'], everything: LEGACY, modern: MODERN },
   demo: { command: node('demo.mjs') },
 };
 /** One restart in order, and one as by a crash. */
@@ -151,7 +157,17 @@ async function converse(name, server, account) {
   await account.judgeLog(gateway);
 }
 
-async function run({ name, server }) {
+const turns = new Map();
+
+async function run(item) {
+  if (!CLIENTS[item.name].oneAtATime) return runOne(item);
+  const before = turns.get(item.name);
+  const turn = Promise.resolve(before).then(() => runOne(item));
+  turns.set(item.name, turn);
+  return turn;
+}
+
+async function runOne({ name, server }) {
   const account = new Account(server ? `${name} → ${server.name}` : name);
   try {
     if (server) await converse(name, server, account);

@@ -7,7 +7,7 @@ export const TOKEN_SECONDS = Number(process.env.TOKEN_SECONDS);
 /** The address of the test runner: it can restart the gateway. */
 const CONTROL_URL = process.env.CONTROL_URL;
 /** How the gateway ends in the middle of this session; no name, no restart. */
-const RESTART = process.env.RESTART;
+export const { RESTART } = process.env;
 export const PERSON = { username: process.env.SIGN_IN_USERNAME, password: process.env.SIGN_IN_PASSWORD };
 
 const STEPS = 4;
