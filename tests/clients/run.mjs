@@ -31,13 +31,16 @@ const CLIENTS = {
   mcpc: { command: node('mcpc.mjs'), everything: LEGACY, modern: LEGACY, oneAtATime: true },
   'rmcp-legacy': { command: [example('client-rmcp'), 'legacy'], everything: LEGACY, modern: LEGACY },
   'rmcp-auto': { command: [example('client-rmcp'), 'auto'], everything: LEGACY, modern: MODERN },
+  'inspector-cli-legacy': { command: node('inspector-cli.mjs', 'legacy'), everything: LEGACY, modern: LEGACY },
+  'inspector-cli-auto': { command: node('inspector-cli.mjs', 'auto'), everything: LEGACY, modern: MODERN },
+  'inspector-web': { command: node('../browser/inspector-web.mjs', 'auto'), everything: LEGACY, modern: MODERN },
   demo: { command: node('demo.mjs') },
 };
 /** One restart in order, and one as by a crash. */
 const RESTARTS = { everything: 'SIGTERM', modern: 'SIGKILL' };
 const CLIENT_SECONDS = 160;
 /** Clients mostly wait: for tokens to expire and for the gateway to restart. */
-const AT_ONCE = 6;
+const AT_ONCE = 8;
 /** How long the gateway may take to stop when nobody is connected any more. */
 const STOP_SECONDS = 5;
 
