@@ -11,8 +11,9 @@ use serde_json::{Map, Value};
 
 use super::metadata::{self, Metadata};
 use super::{Answer, Call, Endpoints, unavailable, web};
-use crate::domain::client::{Client, ClientAuthMethod, ClientDisplay, ClientId, ClientOrigin};
+use crate::domain::client::{Client, ClientAuthMethod, ClientDisplay, ClientId, ClientOrigin, Permissions};
 use crate::domain::error::{ErrorCode, OAuthError};
+use crate::domain::key::Algorithm;
 use crate::domain::scope::Scope;
 use crate::domain::secret::{Secret, SecretKind};
 use crate::domain::uri::RedirectUri;
@@ -39,6 +40,10 @@ struct ClientInformation<'a> {
     client_name: Option<&'a str>,
     #[serde(skip_serializing_if = "Scope::is_empty")]
     scope: &'a Scope,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id_token_signed_response_alg: Option<&'static str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    dpop_bound_access_tokens: bool,
     #[serde(flatten)]
     display: &'a ClientDisplay,
 }
@@ -84,6 +89,9 @@ async fn handle(at: &Endpoints, call: &Call<'_>) -> Result<Answer, OAuthError> {
         scope: None,
         name: metadata.name,
         display: metadata.display,
+        id_token_algorithm: metadata.id_token_algorithm,
+        key_bound: metadata.key_bound,
+        permissions: Permissions::default(),
         created_at: at.now(),
     };
     match at.store.register_client(&client).await.map_err(unavailable)? {
@@ -110,6 +118,8 @@ async fn handle(at: &Endpoints, call: &Call<'_>) -> Result<Answer, OAuthError> {
             response_types: ["code"],
             client_name: client.name.as_deref(),
             scope: &metadata.scope,
+            id_token_signed_response_alg: client.id_token_algorithm.map(Algorithm::as_str),
+            dpop_bound_access_tokens: client.key_bound,
             display: &client.display,
         },
     ))

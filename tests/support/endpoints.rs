@@ -29,6 +29,8 @@ use mcpgate::domain::secret::{Secret, SecretKind};
 use mcpgate::domain::uri::{HostPattern, Resource};
 use mcpgate::domain::user::{Subject, User};
 use mcpgate::identity::Identity;
+use mcpgate::oauth::dpop::Proofs;
+use mcpgate::oauth::keyring::Keyring;
 use mcpgate::oauth::{Call, Endpoints};
 use mcpgate::store::{Approval, Store};
 use mcpgate::telemetry::Metrics;
@@ -97,6 +99,7 @@ pub fn config() -> Config {
             dynamic_registration: true,
             allowed_redirect_hosts: vec![HostPattern::parse("*").unwrap()],
             clients: Vec::new(),
+            ..OAuthConfig::default()
         },
         scopes: vec![scope("files:write", None), scope("files:admin", Some("admins"))],
         users: vec![Account {
@@ -234,6 +237,9 @@ impl Gateway {
             metrics: Arc::new(Metrics::new("test").unwrap()),
             clock: clock.clone(),
             signing_key: [7; 32],
+            keyring: Keyring::default(),
+            // Started a while ago: proofs of now need no nonce.
+            proofs: Proofs::new([8; 32], Timestamp::from_millis(1_799_999_000_000)),
         };
         Self { at, clock }
     }
