@@ -70,6 +70,7 @@ part "tests" cargo nextest run --locked
 part "documentation tests" cargo test --locked --quiet --doc
 part "shipped configurations" shipped_configurations
 part "real clients" node tests/clients/run.mjs
+part "concurrent refresh and theft" node tests/clients/refresh.mjs
 part "strict judges" node tests/judges/run.mjs
 part "pages in a browser" node tests/clients/with-gateway.mjs node tests/browser/pages.mjs
 part "dependencies" dependencies
