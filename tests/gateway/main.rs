@@ -10,6 +10,7 @@
     reason = "a test that cannot go on should stop; nobody imports a test"
 )]
 
+mod edges;
 mod hostile;
 mod http1;
 mod person;
