@@ -17,6 +17,8 @@ use crate::config::{Config, StoreConfig};
 use crate::domain::clock::Clock;
 use crate::identity::Identity;
 use crate::oauth::Endpoints;
+use crate::oauth::dpop::Proofs;
+use crate::oauth::keyring::Keyring;
 use crate::proxy::Gateway;
 use crate::proxy::listener::Bound;
 use crate::store::sled::{Observer, SledStore};
@@ -113,6 +115,8 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Sta
         signing_key: store.signing_key("browser").await?,
         store: Arc::clone(&store),
         metrics: Arc::clone(&metrics),
+        keyring: Keyring::default(),
+        proofs: Proofs::new(store.signing_key("dpop").await?, clock.now()),
         clock: Arc::clone(&clock),
         config,
     });

@@ -3,7 +3,7 @@
 //! Floors, each importing only from those below it (tests/architecture.rs holds them to it):
 //!
 //! ```text
-//! main → demo → app → proxy → oauth → identity → { config, store, telemetry } → domain
+//! main → demo → app → proxy → oauth → identity → { config, store, telemetry, jose } → domain
 //! ```
 
 pub mod app;
@@ -11,6 +11,7 @@ pub mod config;
 pub mod demo;
 pub mod domain;
 pub mod identity;
+pub mod jose;
 pub mod oauth;
 pub mod proxy;
 pub mod store;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// The floors from the ground up; rooms on one floor do not know each other.
 const FLOORS: &[&[&str]] = &[
     &["domain"],
-    &["config", "store", "telemetry"],
+    &["config", "store", "telemetry", "jose"],
     &["identity"],
     &["oauth"],
     &["proxy"],
@@ -25,6 +25,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("prometheus", &["telemetry"]),
     ("rmcp", &["demo"]),
     ("axum", &["app", "demo"]),
+    ("jsonwebtoken", &["jose"]),
+    ("aws_lc_rs", &["jose"]),
     ("argon2", &["identity", "config"]),
     ("maud", &["oauth"]),
     ("serde_yaml", &["config"]),

@@ -8,9 +8,13 @@ use std::any::Any;
 use std::sync::Arc;
 
 use mcpgate::domain::client::ClientId;
-use mcpgate::domain::grant::GrantId;
+use mcpgate::domain::device::{Decision, DeviceAuthorization, INTERVAL, UserCode};
+use mcpgate::domain::grant::{GrantId, PushedRequest};
+use mcpgate::domain::key::{Algorithm, KeyRecord, PrivateKey};
 use mcpgate::store::sled::{Limits, Options, SledStore};
-use mcpgate::store::{Approval, MAX_CODE_ATTEMPTS, Redemption, Registration, Rotation, Store};
+use mcpgate::store::{
+    Approval, Decided, MAX_CODE_ATTEMPTS, Once, Poll, Redemption, Registration, Room, Rotation, Store,
+};
 use store_support::*;
 use tokio::task::JoinSet;
 
@@ -69,6 +73,11 @@ mod suite {
         a_revoked_grant_takes_all_its_tokens,
         revocations_are_counted_before_they_return,
         signing_keys_are_made_once,
+        an_identifier_is_used_once_however_many_race,
+        token_keys_are_kept_and_one_rotation_wins,
+        a_pushed_request_is_taken_once,
+        a_device_waits_is_decided_and_redeemed_once,
+        a_grant_without_a_code_is_like_any_other,
         sweeping_removes_what_expired_and_nothing_else,
         sweeping_keeps_to_its_limit,
         check_and_close_answer,
@@ -79,12 +88,16 @@ mod suite {
     const PLENTY: Limits = Limits {
         registered_clients: 10_000,
         authorizations: 10_000,
+        pushed_requests: 10_000,
+        devices: 10_000,
+        used_once: 10_000,
     };
 
     fn limits(registered_clients: usize, authorizations: usize) -> Limits {
         Limits {
             registered_clients,
             authorizations,
+            ..PLENTY
         }
     }
 
@@ -562,6 +575,154 @@ mod suite {
         assert!(keys.iter().all(|key| *key == keys[0]));
         assert_ne!(keys[0], [0; 32]);
         assert_ne!(fixture.store.signing_key("other").await.unwrap(), keys[0]);
+    }
+
+    /// Spec: J2, J7
+    async fn an_identifier_is_used_once_however_many_race(open: Open) {
+        let fixture = open(Limits {
+            used_once: 20,
+            ..PLENTY
+        });
+        let id = hash();
+        let mut tasks = JoinSet::new();
+        for _ in 0..16 {
+            let store = Arc::clone(&fixture.store);
+            tasks.spawn(async move { store.use_once(&id, at(100)).await.unwrap() });
+        }
+        let outcomes = tasks.join_all().await;
+        assert_eq!(outcomes.iter().filter(|once| **once == Once::First).count(), 1);
+        assert_eq!(outcomes.iter().filter(|once| **once == Once::Again).count(), 15);
+        for _ in 1..20 {
+            assert_eq!(fixture.store.use_once(&hash(), at(100)).await.unwrap(), Once::First);
+        }
+        assert_eq!(fixture.store.use_once(&hash(), at(100)).await.unwrap(), Once::Full);
+        assert_eq!(fixture.store.use_once(&id, at(100)).await.unwrap(), Once::Again);
+        assert_eq!(fixture.store.sweep(at(101), 100).await.unwrap(), 20);
+        assert_eq!(fixture.store.use_once(&id, at(200)).await.unwrap(), Once::First);
+    }
+
+    async fn token_keys_are_kept_and_one_rotation_wins(open: Open) {
+        let fixture = open(PLENTY);
+        let store = &*fixture.store;
+        let record = |id: &str, algorithm, created_at| KeyRecord {
+            id: id.to_owned(),
+            algorithm,
+            private: PrivateKey::new(vec![1, 2, 3]),
+            created_at: at(created_at),
+        };
+        let names = async || -> Vec<String> {
+            let mut names: Vec<_> = store.keys().await.unwrap().into_iter().map(|key| key.id).collect();
+            names.sort();
+            names
+        };
+        store.add_key(&record("a", Algorithm::Es256, 10), at(0)).await.unwrap();
+        store
+            .add_key(&record("late", Algorithm::Es256, 11), at(0))
+            .await
+            .unwrap();
+        assert_eq!(names().await, ["a"], "one that saw no key before comes too late");
+        store.add_key(&record("r", Algorithm::Rs256, 11), at(0)).await.unwrap();
+        store.add_key(&record("b", Algorithm::Es256, 20), at(10)).await.unwrap();
+        assert_eq!(names().await, ["a", "b", "r"]);
+        let kept = store.keys().await.unwrap();
+        assert!(kept.iter().all(|key| key.private.expose() == [1, 2, 3]));
+        store.remove_key("a").await.unwrap();
+        store.remove_key("never").await.unwrap();
+        assert_eq!(names().await, ["b", "r"]);
+    }
+
+    /// Spec: J8
+    async fn a_pushed_request_is_taken_once(open: Open) {
+        let fixture = open(Limits {
+            pushed_requests: 2,
+            ..PLENTY
+        });
+        let store = &*fixture.store;
+        let request = PushedRequest {
+            client_id: ClientId::generate(),
+            parameters: vec![
+                ("scope".to_owned(), "a b".to_owned()),
+                ("resource".to_owned(), "x".to_owned()),
+            ],
+            expires_at: at(60),
+        };
+        let (first, second) = (hash(), hash());
+        assert_eq!(store.push_request(&first, &request).await.unwrap(), Room::Kept);
+        assert_eq!(store.push_request(&second, &request).await.unwrap(), Room::Kept);
+        assert_eq!(store.push_request(&hash(), &request).await.unwrap(), Room::Full);
+        assert_eq!(
+            store.take_pushed_request(&first).await.unwrap().as_ref(),
+            Some(&request)
+        );
+        assert_eq!(store.take_pushed_request(&first).await.unwrap(), None);
+        assert_eq!(store.push_request(&hash(), &request).await.unwrap(), Room::Kept);
+        assert_eq!(store.sweep(at(61), 10).await.unwrap(), 2);
+        assert_eq!(store.take_pushed_request(&second).await.unwrap(), None);
+    }
+
+    /// Spec: J6
+    async fn a_device_waits_is_decided_and_redeemed_once(open: Open) {
+        let fixture = open(Limits { devices: 1, ..PLENTY });
+        let store = &*fixture.store;
+        let (device, user_code, client_id) = (hash(), UserCode::generate(), ClientId::generate());
+        let request = DeviceAuthorization {
+            client_id: client_id.clone(),
+            scope: scope("read"),
+            resource: resource(),
+            user_code: user_code.hash(),
+            decision: None,
+            polled_at: None,
+            interval: INTERVAL,
+            redeemed: None,
+            expires_at: at(600_000),
+        };
+        assert_eq!(store.begin_device(&device, &request).await.unwrap(), Room::Kept);
+        assert_eq!(store.begin_device(&hash(), &request).await.unwrap(), Room::Full);
+        let found = store.device_by_user_code(&user_code.hash()).await.unwrap();
+        assert_eq!(found, Some((device, request)));
+        assert_eq!(store.device_by_user_code(&hash()).await.unwrap(), None);
+        assert!(matches!(
+            store.poll_device(&device, at(1)).await.unwrap(),
+            Poll::Waiting(_, false)
+        ));
+        assert!(matches!(
+            store.poll_device(&device, at(2)).await.unwrap(),
+            Poll::Waiting(_, true)
+        ));
+        assert_eq!(store.poll_device(&hash(), at(2)).await.unwrap(), Poll::Unknown);
+
+        let (family, grant) = (issued(GrantId::generate()), grant(&client_id, 1_000_000));
+        let early = store.redeem_device(&device, &grant, &family).await.unwrap();
+        assert_eq!(early, Redemption::Unknown, "nobody has approved it");
+        let yes = Decision::Approved {
+            subject: ada(),
+            scope: scope("read"),
+            authenticated_at: at(5),
+        };
+        assert_eq!(store.decide_device(&device, &yes).await.unwrap(), Decided::Done);
+        let changed = store.decide_device(&device, &Decision::Denied).await.unwrap();
+        assert_eq!(changed, Decided::Gone, "a person is asked once");
+        assert_eq!(store.decide_device(&hash(), &yes).await.unwrap(), Decided::Gone);
+        let mut tasks = JoinSet::new();
+        for _ in 0..8 {
+            let (store, grant, family) = (Arc::clone(&fixture.store), grant.clone(), issued(GrantId::generate()));
+            tasks.spawn(async move { store.redeem_device(&device, &grant, &family).await.unwrap() });
+        }
+        let outcomes = tasks.join_all().await;
+        assert_eq!(outcomes.iter().filter(|one| **one == Redemption::Done).count(), 1);
+        assert!(store.sweep(at(600_001), 100).await.unwrap() >= 1);
+        assert_eq!(store.poll_device(&device, at(600_002)).await.unwrap(), Poll::Unknown);
+        assert_eq!(store.device_by_user_code(&user_code.hash()).await.unwrap(), None);
+    }
+
+    async fn a_grant_without_a_code_is_like_any_other(open: Open) {
+        let fixture = open(PLENTY);
+        let client = ClientId::generate();
+        let issued = issued(GrantId::generate());
+        fixture.store.issue(&grant(&client, 1_000_000), &issued).await.unwrap();
+        assert!(fixture.store.access_token(&access_of(&issued)).await.unwrap().is_some());
+        fixture.store.revoke_grant(&issued.grant_id).await.unwrap();
+        assert_eq!(fixture.store.access_token(&access_of(&issued)).await.unwrap(), None);
     }
 
     async fn sweeping_removes_what_expired_and_nothing_else(open: Open) {

@@ -68,6 +68,7 @@ async fn caps_are_counted_anew_after_reopening() {
         limits: Limits {
             registered_clients: 2,
             authorizations: 1,
+            ..Limits::default()
         },
         ..Options::default()
     };

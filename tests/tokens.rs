@@ -42,6 +42,9 @@ fn configured(id: &str, secret: Option<&str>, grant_types: &[GrantType]) -> Clie
         scope: None,
         name: None,
         display: mcpgate::domain::client::ClientDisplay::default(),
+        id_token_algorithm: None,
+        key_bound: false,
+        permissions: mcpgate::domain::client::Permissions::default(),
         created_at: Timestamp::from_millis(0),
     }
 }
@@ -178,8 +181,10 @@ async fn grant_type_is_required_and_must_be_one_of_ours() {
         .refused(400, "invalid_request");
     for other in [
         "password",
-        "client_credentials",
         "implicit",
+        "urn:ietf:params:oauth:grant-type:device_code",
+        "urn:ietf:params:oauth:grant-type:jwt-bearer",
+        "urn:ietf:params:oauth:grant-type:token-exchange",
         "AUTHORIZATION_CODE",
         "authorization_code ",
     ] {

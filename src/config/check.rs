@@ -6,7 +6,7 @@ use super::problems::Problems;
 use super::read::{At, Object, Reader};
 use super::upstreams::Surroundings;
 use super::values::{read_bounded, shown};
-use super::{Config, PublicUrl, RootResource, StoreConfig, keys, listen, oauth, people, upstreams, yaml};
+use super::{Config, PublicUrl, RootResource, StoreConfig, grants, keys, listen, oauth, people, upstreams, yaml};
 use crate::domain::scope::Scope;
 
 /// Largest configuration that is read.
@@ -76,6 +76,7 @@ fn config(root: &At<'_>) -> Option<Config> {
         upstreams,
     };
     root_resource(&object, &config);
+    grants::client_upstreams(&object, &config);
     let known = scopes_of(&config);
     for (at, scope) in mentions {
         if !known.contains(scope.as_str()) {

@@ -22,7 +22,7 @@ use super::uri::Resource;
 use super::user::Subject;
 
 /// The longest that a refresh token's family lives, however often it is rotated, as a multiple of the refresh lifetime.
-const FAMILY_LIFETIMES: u32 = 52;
+pub const FAMILY_LIFETIMES: u32 = 52;
 
 /// An authorization request that passed every check of `/authorize` and waits for its person.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,8 +45,40 @@ pub struct AuthorizationRequest {
     pub sign_in_again: bool,
     /// Whether the client wants the person to be asked again (`prompt=consent`).
     pub ask_again: bool,
+    /// What else it brought.
+    #[serde(default)]
+    pub details: RequestDetails,
     /// When it was made.
     pub created_at: Timestamp,
+    /// When it lapses.
+    pub expires_at: Timestamp,
+}
+
+/// What an authorization request brings besides, most of it for the tokens that it ends in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RequestDetails {
+    /// Goes into the ID token as it came (OpenID Connect Core §3.1.2.1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<String>,
+    /// Whom the sign-in form suggests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub login_hint: Option<String>,
+    /// The thumbprint of the key that the code is bound to (`dpop_jkt`, RFC 9449 §10).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// The device that waits for the answer, in place of a client behind a redirect (RFC 8628).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<SecretHash>,
+}
+
+/// An authorization request that its client pushed beforehand (RFC 9126), and that waits for its browser.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushedRequest {
+    /// Who pushed it; nobody else may use it.
+    pub client_id: ClientId,
+    /// The parameters as they came.
+    pub parameters: Vec<(String, String)>,
     /// When it lapses.
     pub expires_at: Timestamp,
 }
@@ -92,6 +124,10 @@ pub struct Grant {
     pub scope: Scope,
     /// When the person signed in.
     pub authenticated_at: Timestamp,
+    /// The thumbprint of the key that its refresh tokens are bound to: that of a public client which proved possession of
+    /// one (RFC 9449 §5).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When the last token of it can have expired.
@@ -115,6 +151,9 @@ pub struct AuthorizationCode {
     pub subject: Subject,
     /// When they signed in.
     pub authenticated_at: Timestamp,
+    /// What else the request brought.
+    #[serde(default)]
+    pub details: RequestDetails,
     /// When it lapses.
     pub expires_at: Timestamp,
     /// The grant that it became. Used codes stay on record until they lapse, so that a replay is known for one.
@@ -130,6 +169,9 @@ pub struct AccessToken {
     pub grant: GrantId,
     /// What it may do; at most what the grant allows.
     pub scope: Scope,
+    /// The thumbprint of the key whose possession has to be proved with it (RFC 9449 §6.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// When it was issued.
     pub issued_at: Timestamp,
     /// When it lapses.
@@ -160,6 +202,9 @@ pub struct Succession {
     pub scope: Scope,
     /// When that access token lapses.
     pub access_expires_at: Timestamp,
+    /// What it is bound to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 /// An access token together with the grant that it belongs to: all that a decision needs.
@@ -295,6 +340,7 @@ impl AuthorizationCode {
             resource: self.resource.clone(),
             scope: self.scope.clone(),
             authenticated_at: self.authenticated_at,
+            key: None,
             created_at: now,
             expires_at: now.plus(refresh_lifetime.saturating_mul(FAMILY_LIFETIMES)),
         }
@@ -334,6 +380,7 @@ mod tests {
             resource: Resource::parse("https://gw.example/mcp").unwrap(),
             subject: Subject::of_username("ada").unwrap(),
             authenticated_at: Timestamp::from_millis(0),
+            details: RequestDetails::default(),
             expires_at: Timestamp::from_millis(1000),
             redeemed: None,
             failed_attempts: 0,

@@ -5,8 +5,10 @@
 
 pub mod client;
 pub mod clock;
+pub mod device;
 pub mod error;
 pub mod grant;
+pub mod key;
 pub mod pkce;
 pub mod scope;
 pub mod secret;

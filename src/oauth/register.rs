@@ -11,8 +11,9 @@ use serde_json::{Map, Value};
 
 use super::metadata::{self, Metadata};
 use super::{Answer, Call, Endpoints, unavailable, web};
-use crate::domain::client::{Client, ClientAuthMethod, ClientDisplay, ClientId, ClientOrigin};
+use crate::domain::client::{Client, ClientAuthMethod, ClientDisplay, ClientId, ClientOrigin, GrantType, Permissions};
 use crate::domain::error::{ErrorCode, OAuthError};
+use crate::domain::key::Algorithm;
 use crate::domain::scope::Scope;
 use crate::domain::secret::{Secret, SecretKind};
 use crate::domain::uri::RedirectUri;
@@ -31,14 +32,20 @@ struct ClientInformation<'a> {
     /// 0: it never expires. Required where there is a secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     client_secret_expires_at: Option<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     redirect_uris: Vec<&'a str>,
     token_endpoint_auth_method: &'static str,
     grant_types: Vec<&'static str>,
-    response_types: [&'static str; 1],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    response_types: &'static [&'static str],
     #[serde(skip_serializing_if = "Option::is_none")]
     client_name: Option<&'a str>,
     #[serde(skip_serializing_if = "Scope::is_empty")]
     scope: &'a Scope,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id_token_signed_response_alg: Option<&'static str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    dpop_bound_access_tokens: bool,
     #[serde(flatten)]
     display: &'a ClientDisplay,
 }
@@ -84,6 +91,9 @@ async fn handle(at: &Endpoints, call: &Call<'_>) -> Result<Answer, OAuthError> {
         scope: None,
         name: metadata.name,
         display: metadata.display,
+        id_token_algorithm: metadata.id_token_algorithm,
+        key_bound: metadata.key_bound,
+        permissions: Permissions::default(),
         created_at: at.now(),
     };
     match at.store.register_client(&client).await.map_err(unavailable)? {
@@ -107,9 +117,15 @@ async fn handle(at: &Endpoints, call: &Call<'_>) -> Result<Answer, OAuthError> {
             redirect_uris: client.redirect_uris.iter().map(RedirectUri::as_str).collect(),
             token_endpoint_auth_method: metadata.auth_method.as_str(),
             grant_types: client.grant_types.iter().map(|grant| grant.as_str()).collect(),
-            response_types: ["code"],
+            response_types: if client.may_use(GrantType::AuthorizationCode) {
+                &["code"]
+            } else {
+                &[]
+            },
             client_name: client.name.as_deref(),
             scope: &metadata.scope,
+            id_token_signed_response_alg: client.id_token_algorithm.map(Algorithm::as_str),
+            dpop_bound_access_tokens: client.key_bound,
             display: &client.display,
         },
     ))

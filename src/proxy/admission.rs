@@ -138,7 +138,7 @@ impl Gateway {
         }
         let permit = self
             .bearer
-            .authorize(&self.endpoints, index, &head.headers)
+            .authorize(&self.endpoints, index, head)
             .await
             .map_err(|denial| {
                 match denial.decision {

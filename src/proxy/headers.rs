@@ -24,6 +24,7 @@ const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering")
 const STRIPPED: &[&str] = &[
     "authorization",
     "cookie",
+    "dpop",
     "origin",
     "forwarded",
     "x-real-ip",

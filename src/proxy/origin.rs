@@ -11,8 +11,9 @@ use crate::config::Upstream;
 use crate::oauth::Answer;
 
 /// What a page may read of an answer (K16).
-const EXPOSED: HeaderValue =
-    HeaderValue::from_static("WWW-Authenticate, Mcp-Session-Id, MCP-Protocol-Version, X-Request-Id, Retry-After");
+const EXPOSED: HeaderValue = HeaderValue::from_static(
+    "WWW-Authenticate, Mcp-Session-Id, MCP-Protocol-Version, X-Request-Id, Retry-After, DPoP-Nonce",
+);
 /// What a page may send (K15); `*` would not cover Authorization.
 const ALLOWED: &str = "Authorization, Content-Type, Accept, MCP-Protocol-Version, Mcp-Session-Id, Mcp-Method, Mcp-Name, Last-Event-ID, DPoP";
 /// Most names of `Mcp-Param-…` headers that a preflight gets back.

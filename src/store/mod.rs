@@ -7,7 +7,10 @@
 //! Records carry their own expiry. A lookup may return an expired record: whether it still counts is decided above, with
 //! the caller's clock. Expired records are removed by [`Store::sweep`].
 
+mod requests;
 pub mod sled;
+
+pub use requests::{Decided, Keys, MAX_DEVICES, MAX_PUSHED_REQUESTS, MAX_USED_ONCE, Once, Poll, Room, Waiting};
 
 use async_trait::async_trait;
 
@@ -118,7 +121,7 @@ pub enum Rotation {
 
 /// Everything that the gateway remembers.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Keys + Waiting + Send + Sync + 'static {
     // --- clients
 
     /// Puts a client that registered itself on record; see [`Registration`] for the cap of [`MAX_REGISTERED_CLIENTS`].
@@ -166,6 +169,8 @@ pub trait Store: Send + Sync + 'static {
     async fn note_failed_attempt(&self, code: &SecretHash) -> Result<(), StoreError>;
     /// Marks a code as used and puts its grant and tokens on record (RFC 6749 §4.1.2). One winner, however many race.
     async fn redeem_code(&self, code: &SecretHash, grant: &Grant, issued: &Issued) -> Result<Redemption, StoreError>;
+    /// Puts a grant that came about without a code on record, with its tokens.
+    async fn issue(&self, grant: &Grant, issued: &Issued) -> Result<(), StoreError>;
     /// A refresh token, rotated or not, together with its living grant; `None` if the grant is gone.
     async fn refresh_token(&self, token: &SecretHash) -> Result<Option<(RefreshToken, Grant)>, StoreError>;
     /// Marks a refresh token as rotated and puts its successors on record. One winner, however many race.

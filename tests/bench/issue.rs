@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use mcpgate::domain::client::{ClientId, GrantType};
 use mcpgate::domain::clock::Timestamp;
-use mcpgate::domain::grant::{AccessToken, AuthorizationCode, AuthorizationRequest, GrantId, RefreshToken, Succession};
+use mcpgate::domain::grant::{
+    AccessToken, AuthorizationCode, AuthorizationRequest, GrantId, RefreshToken, RequestDetails, Succession,
+};
 use mcpgate::domain::scope::Scope;
 use mcpgate::domain::secret::{Nonce, Secret, SecretHash, SecretKind};
 use mcpgate::domain::uri::Resource;
@@ -84,6 +86,7 @@ async fn rotations(store: &Arc<dyn Store>, gate: Option<Arc<Mutex<()>>>, time: D
                     nonce,
                     scope: Scope::empty(),
                     access_expires_at: NOW.plus(Duration::from_secs(3600)),
+                    key: None,
                 };
                 let issued = issued(grant, access.hash(), refresh.hash());
                 let turn = match &gate {
@@ -119,6 +122,7 @@ fn issued(grant_id: GrantId, access: SecretHash, refresh: SecretHash) -> Issued 
         grant: grant_id,
         scope: Scope::empty(),
         issued_at: NOW,
+        key: None,
         expires_at: NOW.plus(Duration::from_secs(3600)),
     };
     let refresh_token = RefreshToken {
@@ -162,6 +166,7 @@ async fn begin(store: &Arc<dyn Store>) -> Result<(GrantId, Secret), Failure> {
         browser: id.hash(),
         sign_in_again: false,
         ask_again: false,
+        details: RequestDetails::default(),
         created_at: NOW,
         expires_at,
     };
@@ -175,6 +180,7 @@ async fn begin(store: &Arc<dyn Store>) -> Result<(GrantId, Secret), Failure> {
         resource,
         subject,
         authenticated_at: NOW,
+        details: RequestDetails::default(),
         expires_at,
         redeemed: None,
         failed_attempts: 0,

@@ -2,10 +2,11 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part of it")]
 
-use mcpgate::domain::client::{Client, ClientDisplay, ClientId, ClientOrigin, GrantType, RedirectTarget};
+use mcpgate::domain::client::{Client, ClientDisplay, ClientId, ClientOrigin, GrantType, Permissions, RedirectTarget};
 use mcpgate::domain::clock::Timestamp;
 use mcpgate::domain::grant::{
-    AccessToken, AuthorizationCode, AuthorizationRequest, ConsentKey, Grant, GrantId, RefreshToken, Session, Succession,
+    AccessToken, AuthorizationCode, AuthorizationRequest, ConsentKey, Grant, GrantId, RefreshToken, RequestDetails,
+    Session, Succession,
 };
 use mcpgate::domain::scope::Scope;
 use mcpgate::domain::secret::{Nonce, SecretHash, random_bytes};
@@ -50,6 +51,9 @@ pub fn client(created_at: u64) -> Client {
         scope: Some(scope("read write")),
         name: Some("Inspector \u{1f50d}".to_owned()),
         display: ClientDisplay::default(),
+        id_token_algorithm: None,
+        key_bound: false,
+        permissions: Permissions::default(),
         created_at: at(created_at),
     }
 }
@@ -65,6 +69,7 @@ pub fn request(client_id: &ClientId, created_at: u64) -> AuthorizationRequest {
         browser: hash(),
         sign_in_again: true,
         ask_again: false,
+        details: RequestDetails::default(),
         created_at: at(created_at),
         expires_at: at(created_at + 600_000),
     }
@@ -79,6 +84,7 @@ pub fn code(client_id: &ClientId, expires_at: u64) -> AuthorizationCode {
         resource: resource(),
         subject: ada(),
         authenticated_at: at(1),
+        details: RequestDetails::default(),
         expires_at: at(expires_at),
         redeemed: None,
         failed_attempts: 0,
@@ -109,6 +115,7 @@ pub fn grant(client_id: &ClientId, expires_at: u64) -> Grant {
         resource: resource(),
         scope: scope("read"),
         authenticated_at: at(1),
+        key: None,
         created_at: at(2),
         expires_at: at(expires_at),
     }
@@ -118,6 +125,7 @@ pub fn access(grant: GrantId, expires_at: u64) -> AccessToken {
     AccessToken {
         grant,
         scope: scope("read"),
+        key: None,
         issued_at: at(2),
         expires_at: at(expires_at),
     }
@@ -146,6 +154,7 @@ pub fn succession() -> Succession {
         nonce: Nonce::generate(),
         scope: scope("read"),
         access_expires_at: at(10_000),
+        key: None,
     }
 }
 

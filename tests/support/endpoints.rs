@@ -22,13 +22,15 @@ use mcpgate::config::{
 };
 use mcpgate::domain::client::{Client, ClientId};
 use mcpgate::domain::clock::{Clock as _, ManualClock, Timestamp};
-use mcpgate::domain::grant::{AuthorizationCode, AuthorizationRequest, LiveToken};
+use mcpgate::domain::grant::{AuthorizationCode, AuthorizationRequest, LiveToken, RequestDetails};
 use mcpgate::domain::pkce::CodeChallenge;
 use mcpgate::domain::scope::Scope;
 use mcpgate::domain::secret::{Secret, SecretKind};
 use mcpgate::domain::uri::{HostPattern, Resource};
 use mcpgate::domain::user::{Subject, User};
 use mcpgate::identity::Identity;
+use mcpgate::oauth::dpop::Proofs;
+use mcpgate::oauth::keyring::Keyring;
 use mcpgate::oauth::{Call, Endpoints};
 use mcpgate::store::{Approval, Store};
 use mcpgate::telemetry::Metrics;
@@ -97,6 +99,7 @@ pub fn config() -> Config {
             dynamic_registration: true,
             allowed_redirect_hosts: vec![HostPattern::parse("*").unwrap()],
             clients: Vec::new(),
+            ..OAuthConfig::default()
         },
         scopes: vec![scope("files:write", None), scope("files:admin", Some("admins"))],
         users: vec![Account {
@@ -234,6 +237,9 @@ impl Gateway {
             metrics: Arc::new(Metrics::new("test").unwrap()),
             clock: clock.clone(),
             signing_key: [7; 32],
+            keyring: Keyring::default(),
+            // Started a while ago: proofs of now need no nonce.
+            proofs: Proofs::new([8; 32], Timestamp::from_millis(1_799_999_000_000)),
         };
         Self { at, clock }
     }
@@ -338,6 +344,7 @@ impl Gateway {
             browser: Secret::generate(SecretKind::Browser).hash(),
             sign_in_again: false,
             ask_again: false,
+            details: RequestDetails::default(),
             created_at: now,
             expires_at: now.plus(Duration::from_secs(600)),
         };
@@ -350,6 +357,7 @@ impl Gateway {
             resource,
             subject: Subject::of_username(allowed.subject).unwrap(),
             authenticated_at: now,
+            details: RequestDetails::default(),
             expires_at: now.plus(self.at.config.oauth.code_expires_in),
             redeemed: None,
             failed_attempts: 0,

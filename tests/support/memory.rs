@@ -10,20 +10,25 @@
     reason = "for tests, each of which is a crate of its own and uses its part of this"
 )]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use mcpgate::domain::client::{Client, ClientId};
 use mcpgate::domain::clock::Timestamp;
+use mcpgate::domain::device::{Decision, DeviceAuthorization};
 use mcpgate::domain::grant::{
-    AccessToken, AuthorizationCode, AuthorizationRequest, ConsentKey, Grant, GrantId, LiveToken, RefreshToken, Session,
-    Succession,
+    AccessToken, AuthorizationCode, AuthorizationRequest, ConsentKey, Grant, GrantId, LiveToken, PushedRequest,
+    RefreshToken, Session, Succession,
 };
+use mcpgate::domain::key::KeyRecord;
 use mcpgate::domain::scope::Scope;
 use mcpgate::domain::secret::SecretHash;
-use mcpgate::store::{Approval, Issued, MAX_CODE_ATTEMPTS, Redemption, Registration, Rotation, Store, StoreError};
+use mcpgate::store::{
+    Approval, Decided, Issued, Keys, MAX_CODE_ATTEMPTS, Once, Poll, Redemption, Registration, Room, Rotation, Store,
+    StoreError, Waiting,
+};
 
 #[derive(Default)]
 pub struct Memory {
@@ -45,6 +50,10 @@ struct Records {
     grants: HashMap<GrantId, Grant>,
     access: HashMap<SecretHash, AccessToken>,
     refresh: HashMap<SecretHash, RefreshToken>,
+    used_once: HashSet<SecretHash>,
+    keys: Vec<KeyRecord>,
+    pushed: HashMap<SecretHash, PushedRequest>,
+    devices: HashMap<SecretHash, DeviceAuthorization>,
 }
 
 impl Records {
@@ -188,6 +197,14 @@ impl Store for Memory {
         .await
     }
 
+    async fn issue(&self, grant: &Grant, issued: &Issued) -> Result<(), StoreError> {
+        self.with(|records| {
+            records.grants.insert(issued.grant_id, grant.clone());
+            records.issue(issued);
+        })
+        .await
+    }
+
     async fn refresh_token(&self, token: &SecretHash) -> Result<Option<(RefreshToken, Grant)>, StoreError> {
         self.with(|records| {
             let token = records.refresh.get(token)?;
@@ -260,5 +277,124 @@ impl Store for Memory {
 
     async fn close(&self) -> Result<(), StoreError> {
         self.with(|_| ()).await
+    }
+}
+
+#[async_trait]
+impl Keys for Memory {
+    async fn use_once(&self, id: &SecretHash, _expires_at: Timestamp) -> Result<Once, StoreError> {
+        self.with(|records| {
+            if records.used_once.insert(*id) {
+                Once::First
+            } else {
+                Once::Again
+            }
+        })
+        .await
+    }
+
+    async fn keys(&self) -> Result<Vec<KeyRecord>, StoreError> {
+        self.with(|records| records.keys.clone()).await
+    }
+
+    async fn add_key(&self, key: &KeyRecord, unless_since: Timestamp) -> Result<(), StoreError> {
+        self.with(|records| {
+            let newer = |own: &KeyRecord| own.algorithm == key.algorithm && own.created_at > unless_since;
+            if !records.keys.iter().any(newer) {
+                records.keys.push(key.clone());
+            }
+        })
+        .await
+    }
+
+    async fn remove_key(&self, id: &str) -> Result<(), StoreError> {
+        self.with(|records| records.keys.retain(|key| key.id != id)).await
+    }
+}
+
+#[async_trait]
+impl Waiting for Memory {
+    async fn push_request(&self, id: &SecretHash, request: &PushedRequest) -> Result<Room, StoreError> {
+        let full = self.full.load(Ordering::SeqCst);
+        self.with(|records| {
+            if full {
+                return Room::Full;
+            }
+            records.pushed.insert(*id, request.clone());
+            Room::Kept
+        })
+        .await
+    }
+
+    async fn take_pushed_request(&self, id: &SecretHash) -> Result<Option<PushedRequest>, StoreError> {
+        self.with(|records| records.pushed.remove(id)).await
+    }
+
+    async fn begin_device(&self, device: &SecretHash, request: &DeviceAuthorization) -> Result<Room, StoreError> {
+        let full = self.full.load(Ordering::SeqCst);
+        self.with(|records| {
+            if full {
+                return Room::Full;
+            }
+            records.devices.insert(*device, request.clone());
+            Room::Kept
+        })
+        .await
+    }
+
+    async fn device_by_user_code(
+        &self,
+        user_code: &SecretHash,
+    ) -> Result<Option<(SecretHash, DeviceAuthorization)>, StoreError> {
+        self.with(|records| {
+            let mut devices = records.devices.iter();
+            devices
+                .find(|(_, request)| request.user_code == *user_code)
+                .map(|(id, request)| (*id, request.clone()))
+        })
+        .await
+    }
+
+    async fn decide_device(&self, device: &SecretHash, decision: &Decision) -> Result<Decided, StoreError> {
+        self.with(|records| match records.devices.get_mut(device) {
+            Some(request) if request.decision.is_none() => {
+                request.decision = Some(decision.clone());
+                Decided::Done
+            }
+            _ => Decided::Gone,
+        })
+        .await
+    }
+
+    async fn poll_device(&self, device: &SecretHash, now: Timestamp) -> Result<Poll, StoreError> {
+        self.with(|records| match records.devices.get_mut(device) {
+            Some(request) => {
+                let too_soon = request.poll(now);
+                Poll::Waiting(Box::new(request.clone()), too_soon)
+            }
+            None => Poll::Unknown,
+        })
+        .await
+    }
+
+    async fn redeem_device(
+        &self,
+        device: &SecretHash,
+        grant: &Grant,
+        issued: &Issued,
+    ) -> Result<Redemption, StoreError> {
+        self.with(|records| {
+            let Some(request) = records.devices.get_mut(device) else {
+                return Redemption::Unknown;
+            };
+            if let Some(earlier) = request.redeemed {
+                return Redemption::AlreadyUsed(earlier);
+            }
+            request.redeemed = Some(issued.grant_id);
+            records.grants.insert(issued.grant_id, grant.clone());
+            records.issue(issued);
+            Redemption::Done
+        })
+        .await
     }
 }

@@ -8,11 +8,13 @@ use ::sled::{Db, IVec};
 
 use super::records::{
     Expiring, Id, Record, age_key, aged_id, client_grant_key, consents_for, decode, encode, expiry_key, grants_of,
-    idle_key, key, prefix,
+    idle_key, key, prefix, user_code_key,
 };
 use super::{Limits, backend};
 use crate::domain::client::{Client, ClientId};
+use crate::domain::device::DeviceAuthorization;
 use crate::domain::grant::{AuthorizationRequest, Grant, GrantId};
+use crate::domain::key::KeyRecord;
 use crate::domain::secret::SecretHash;
 use crate::store::StoreError;
 
@@ -21,6 +23,9 @@ use crate::store::StoreError;
 pub(super) struct Counts {
     pub(super) clients: usize,
     pub(super) authorizations: usize,
+    pub(super) pushed_requests: usize,
+    pub(super) devices: usize,
+    pub(super) used_once: usize,
 }
 
 /// See the module.
@@ -42,6 +47,9 @@ impl Counts {
         Ok(Self {
             clients: count(prefix::CLIENT)?,
             authorizations: count(prefix::AUTHORIZATION)?,
+            pushed_requests: count(prefix::PUSHED_REQUEST)?,
+            devices: count(prefix::DEVICE)?,
+            used_once: count(prefix::USED_ONCE)?,
         })
     }
 
@@ -49,6 +57,9 @@ impl Counts {
         match prefix {
             prefix::CLIENT => Some(&mut self.clients),
             prefix::AUTHORIZATION => Some(&mut self.authorizations),
+            prefix::PUSHED_REQUEST => Some(&mut self.pushed_requests),
+            prefix::DEVICE => Some(&mut self.devices),
+            prefix::USED_ONCE => Some(&mut self.used_once),
             _ => None,
         }
     }
@@ -67,6 +78,24 @@ impl<'a> Change<'a> {
     /// What is to be written, and the counts after it.
     pub(super) fn finish(self) -> (BTreeMap<Vec<u8>, Option<Vec<u8>>>, Counts) {
         (self.writes, self.counts)
+    }
+
+    /// The caps.
+    pub(super) const fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Every key that signs tokens.
+    pub(super) fn keys(&self) -> Result<Vec<KeyRecord>, StoreError> {
+        let entries = self.tree.scan_prefix([prefix::KEY]).values();
+        entries
+            .map(|entry| decode(&entry.map_err(backend("reading a record"))?))
+            .collect()
+    }
+
+    /// How many there are of what is capped.
+    pub(super) const fn counts(&self) -> Counts {
+        self.counts
     }
 
     // --- records
@@ -136,6 +165,11 @@ impl<'a> Change<'a> {
         self.writes.insert(entry, Some(Vec::new()));
     }
 
+    /// Writes an index entry that says where something is.
+    pub(super) fn point(&mut self, entry: Vec<u8>, id: &[u8]) {
+        self.writes.insert(entry, Some(id.to_vec()));
+    }
+
     /// Removes an index entry, or a record that is not counted.
     pub(super) fn erase(&mut self, key: Vec<u8>) {
         self.writes.insert(key, None);
@@ -199,6 +233,14 @@ impl<'a> Change<'a> {
         self.remove(key::<Client>(&client))?;
         for consent in self.tree.scan_prefix(consents_for(&client)).keys() {
             self.erase(consent.map_err(backend("reading an index"))?.to_vec());
+        }
+        Ok(())
+    }
+
+    /// Removes a device's request, and the person's code with it.
+    pub(super) fn remove_device(&mut self, id: &SecretHash) -> Result<(), StoreError> {
+        if let Some(request) = self.remove_expiring::<DeviceAuthorization>(id)? {
+            self.erase(user_code_key(&request.user_code));
         }
         Ok(())
     }

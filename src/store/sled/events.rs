@@ -124,6 +124,11 @@ pub(super) fn redeem_code(
     Ok(Redemption::Done)
 }
 
+pub(super) fn issue(change: &mut Change<'_>, grant: &Grant, issued: &Issued) -> Outcome<()> {
+    change.put_grant(&issued.grant_id, grant)?;
+    put_tokens(change, issued)
+}
+
 /// RFC 9700 §4.14.2: a rotated token stays, so that a replay is known for one. The grant is read here, under the same
 /// lock, so that no rotation brings a revoked family back.
 pub(super) fn rotate(
@@ -152,7 +157,7 @@ pub(super) fn rotate(
     Ok(Rotation::Done)
 }
 
-fn put_tokens(change: &mut Change<'_>, issued: &Issued) -> Outcome<()> {
+pub(super) fn put_tokens(change: &mut Change<'_>, issued: &Issued) -> Outcome<()> {
     let (id, token) = &issued.access;
     change.put_expiring(id, token)?;
     if let Some((id, token)) = &issued.refresh {

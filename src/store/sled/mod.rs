@@ -15,6 +15,7 @@ mod events;
 mod flusher;
 mod open;
 mod records;
+mod requests;
 mod shared;
 mod sweep;
 
@@ -40,7 +41,8 @@ use crate::domain::grant::{
 use crate::domain::scope::Scope;
 use crate::domain::secret::SecretHash;
 use crate::store::{
-    Approval, Issued, MAX_AUTHORIZATIONS, MAX_REGISTERED_CLIENTS, Redemption, Registration, Rotation, Store, StoreError,
+    Approval, Issued, MAX_AUTHORIZATIONS, MAX_DEVICES, MAX_PUSHED_REQUESTS, MAX_REGISTERED_CLIENTS, MAX_USED_ONCE,
+    Redemption, Registration, Rotation, Store, StoreError,
 };
 
 /// Is told how long each operation took. The names are those of the [`Store`]'s methods, and `flush`.
@@ -80,6 +82,12 @@ pub struct Limits {
     pub registered_clients: usize,
     /// Unfinished authorizations.
     pub authorizations: usize,
+    /// Pushed authorization requests that wait.
+    pub pushed_requests: usize,
+    /// Devices that wait.
+    pub devices: usize,
+    /// Identifiers that may not be used again.
+    pub used_once: usize,
 }
 
 /// How a store is opened.
@@ -106,15 +114,26 @@ pub struct SledStore {
     shared: Arc<Shared>,
 }
 
+// === impl Limits ===
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            registered_clients: MAX_REGISTERED_CLIENTS,
+            authorizations: MAX_AUTHORIZATIONS,
+            pushed_requests: MAX_PUSHED_REQUESTS,
+            devices: MAX_DEVICES,
+            used_once: MAX_USED_ONCE,
+        }
+    }
+}
+
 // === impl Options ===
 
 impl Default for Options {
     fn default() -> Self {
         Self {
-            limits: Limits {
-                registered_clients: MAX_REGISTERED_CLIENTS,
-                authorizations: MAX_AUTHORIZATIONS,
-            },
+            limits: Limits::default(),
             compact_above: 64 << 20,
             lock_wait: Duration::from_secs(5),
             cache_bytes: 64 << 20,
@@ -269,6 +288,10 @@ impl Store for SledStore {
     async fn redeem_code(&self, code: &SecretHash, grant: &Grant, issued: &Issued) -> Result<Redemption, StoreError> {
         self.write("redeem_code", |change| events::redeem_code(change, code, grant, issued))
             .await
+    }
+
+    async fn issue(&self, grant: &Grant, issued: &Issued) -> Result<(), StoreError> {
+        self.write("issue", |change| events::issue(change, grant, issued)).await
     }
 
     async fn refresh_token(&self, token: &SecretHash) -> Result<Option<(RefreshToken, Grant)>, StoreError> {

@@ -9,9 +9,12 @@ use sha2::{Digest as _, Sha256};
 
 use crate::domain::client::{Client, ClientId};
 use crate::domain::clock::Timestamp;
+use crate::domain::device::DeviceAuthorization;
 use crate::domain::grant::{
-    AccessToken, AuthorizationCode, AuthorizationRequest, ConsentKey, Grant, GrantId, RefreshToken, Session,
+    AccessToken, AuthorizationCode, AuthorizationRequest, ConsentKey, Grant, GrantId, PushedRequest, RefreshToken,
+    Session,
 };
+use crate::domain::key::KeyRecord;
 use crate::domain::scope::Scope;
 use crate::domain::secret::SecretHash;
 use crate::store::StoreError;
@@ -32,6 +35,12 @@ pub(super) mod prefix {
     pub(in crate::store::sled) const REFRESH_TOKEN: u8 = b'r';
     pub(in crate::store::sled) const CONSENT: u8 = b'n';
     pub(in crate::store::sled) const SIGNING_KEY: u8 = b'y';
+    pub(in crate::store::sled) const KEY: u8 = b'j';
+    pub(in crate::store::sled) const USED_ONCE: u8 = b'u';
+    pub(in crate::store::sled) const PUSHED_REQUEST: u8 = b'p';
+    pub(in crate::store::sled) const DEVICE: u8 = b'd';
+    /// Index: devices by the code that the person types.
+    pub(in crate::store::sled) const USER_CODE: u8 = b'U';
     /// Index: expiry, then the key of the record.
     pub(in crate::store::sled) const EXPIRY: u8 = b'X';
     /// Index: unfinished authorizations by age.
@@ -80,6 +89,10 @@ records! {
     RefreshToken: REFRESH_TOKEN, "refresh token", expires_at;
     Consent: CONSENT, "consent";
     SigningKey: SIGNING_KEY, "signing key";
+    KeyRecord: KEY, "token signing key";
+    UsedOnce: USED_ONCE, "used identifier", expires_at;
+    PushedRequest: PUSHED_REQUEST, "pushed request", expires_at;
+    DeviceAuthorization: DEVICE, "device authorization", expires_at;
 }
 
 /// What somebody allowed a client, with the key that it is remembered under in full: the record's own key has its hash.
@@ -96,6 +109,12 @@ pub(super) struct Consent {
 #[derive(Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct SigningKey(pub(super) SecretHash);
+
+/// An identifier that was used and may not be used again.
+#[derive(Serialize, Deserialize)]
+pub(super) struct UsedOnce {
+    pub(super) expires_at: Timestamp,
+}
 
 /// What a record is called by: the rest of its key.
 pub(super) trait Id {
@@ -203,6 +222,11 @@ pub(super) fn client_grant_key(client: &ClientId, grant: &GrantId) -> Vec<u8> {
 /// What the key of every consent for this client begins with.
 pub(super) fn consents_for(client: &ClientId) -> Vec<u8> {
     joined(prefix::CONSENT, &[client.as_str().as_bytes(), &[SEPARATOR]])
+}
+
+/// The entry of a device in the index by user code.
+pub(super) fn user_code_key(user_code: &SecretHash) -> Vec<u8> {
+    joined(prefix::USER_CODE, &[user_code.as_bytes()])
 }
 
 fn joined(prefix: u8, parts: &[&[u8]]) -> Vec<u8> {

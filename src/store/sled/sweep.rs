@@ -1,11 +1,12 @@
 //! Removal of what has expired.
 
 use super::change::Change;
-use super::records::{Expiring, expiry_key, expiry_target, prefix};
+use super::records::{Expiring, UsedOnce, expiry_key, expiry_target, prefix};
 use super::{SledStore, backend};
 use crate::domain::clock::Timestamp;
+use crate::domain::device::DeviceAuthorization;
 use crate::domain::grant::{
-    AccessToken, AuthorizationCode, AuthorizationRequest, Grant, GrantId, RefreshToken, Session,
+    AccessToken, AuthorizationCode, AuthorizationRequest, Grant, GrantId, PushedRequest, RefreshToken, Session,
 };
 use crate::domain::secret::SecretHash;
 use crate::store::StoreError;
@@ -58,6 +59,15 @@ fn expire(change: &mut Change<'_>, entry: &[u8], now: Timestamp) -> Result<bool,
             }
             Ok(lapsed)
         }
+        prefix::DEVICE => {
+            let lapsed = lapsed::<DeviceAuthorization>(change, target, now)?;
+            if let (true, Ok(id)) = (lapsed, <[u8; 32]>::try_from(id)) {
+                change.remove_device(&SecretHash::from_bytes(id))?;
+            }
+            Ok(lapsed)
+        }
+        prefix::USED_ONCE => expire_plain::<UsedOnce>(change, target, now),
+        prefix::PUSHED_REQUEST => expire_plain::<PushedRequest>(change, target, now),
         prefix::SESSION => expire_plain::<Session>(change, target, now),
         prefix::CODE => expire_plain::<AuthorizationCode>(change, target, now),
         prefix::ACCESS_TOKEN => expire_plain::<AccessToken>(change, target, now),
