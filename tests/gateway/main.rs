@@ -11,6 +11,7 @@
 )]
 
 mod advertised;
+mod edges;
 mod hostile;
 mod http1;
 mod person;
