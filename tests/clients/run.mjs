@@ -34,6 +34,7 @@ const CLIENTS = {
   'inspector-cli-legacy': { command: node('inspector-cli.mjs', 'legacy'), everything: LEGACY, modern: LEGACY },
   'inspector-cli-auto': { command: node('inspector-cli.mjs', 'auto'), everything: LEGACY, modern: MODERN },
   'inspector-web': { command: node('../browser/inspector-web.mjs', 'auto'), everything: LEGACY, modern: MODERN },
+  'a page in a browser': { command: node('../browser/single-page.mjs') },
   'a browser and a strict server': { command: node('strict-server.mjs') },
   demo: { command: node('demo.mjs') },
 };
