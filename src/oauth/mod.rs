@@ -11,6 +11,9 @@ mod cookie;
 pub mod device;
 pub mod discovery;
 pub mod dpop;
+#[cfg(debug_assertions)]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod interaction;
 pub mod introspect;
 pub mod keyring;

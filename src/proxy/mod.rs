@@ -16,6 +16,9 @@ mod access_log;
 mod admission;
 mod bearer;
 mod bridge;
+#[cfg(debug_assertions)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod headers;
 pub mod listener;
 mod origin;
