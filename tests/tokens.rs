@@ -121,7 +121,7 @@ async fn only_a_posted_form_is_read() {
     ];
     let get = gateway.get(&format!("/token?{}", form(&parameters))).await;
     get.refused(405, "invalid_request");
-    assert_eq!(get.header("allow"), Some("POST"));
+    assert_eq!(get.header("allow"), Some("POST, OPTIONS"));
     let document: serde_json::Map<_, _> = parameters.iter().map(|(k, v)| ((*k).to_owned(), json!(v))).collect();
     for (content_type, body) in [
         (Some("application/json"), serde_json::to_string(&document).unwrap()),

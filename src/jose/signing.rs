@@ -52,7 +52,7 @@ impl SigningKey {
                 let der: Pkcs8V1Der<'_> = pair.as_der().map_err(|_| KeyError::Generate)?;
                 PrivateKey::new(unwrapped(der.as_ref()).ok_or(KeyError::Generate)?.to_vec())
             }
-            Algorithm::EdDsa => return Err(KeyError::Generate),
+            Algorithm::EdDsa | Algorithm::Ed25519 => return Err(KeyError::Generate),
         };
         let mut record = KeyRecord {
             id: String::new(),
@@ -99,11 +99,18 @@ impl SigningKey {
         let mut token = URL_SAFE_NO_PAD.encode(header.to_string());
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(&claims, &mut token);
-        let signature = jsonwebtoken::crypto::sign(token.as_bytes(), &self.key, library(self.record.algorithm))
-            .map_err(|_| KeyError::Sign)?;
-        token.push('.');
-        token.push_str(&signature);
-        Ok(token)
+        self.sign_raw(&token)
+    }
+
+    /// Signs header and claims that are encoded already (RFC 7515 §5.1).
+    ///
+    /// # Errors
+    /// If the library does not sign.
+    pub fn sign_raw(&self, message: &str) -> Result<String, KeyError> {
+        let algorithm = library(self.record.algorithm);
+        let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &self.key, algorithm);
+        let signature = signature.map_err(|_| KeyError::Sign)?;
+        Ok(format!("{message}.{signature}"))
     }
 }
 
@@ -131,7 +138,7 @@ fn halves(record: &KeyRecord) -> Result<(EncodingKey, Jwk), KeyError> {
     let key = match record.algorithm {
         Algorithm::Rs256 | Algorithm::Ps256 => EncodingKey::from_rsa_der(der),
         Algorithm::Es256 => EncodingKey::from_ec_der(der),
-        Algorithm::EdDsa => EncodingKey::from_ed_der(der),
+        Algorithm::EdDsa | Algorithm::Ed25519 => EncodingKey::from_ed_der(der),
     };
     let jwk = Jwk::from_encoding_key(&key, library(record.algorithm)).map_err(|_| KeyError::Read)?;
     Ok((key, jwk))

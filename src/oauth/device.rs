@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, Method, StatusCode};
+use http::{Method, StatusCode};
 use serde::Serialize;
 
 use super::authorize::{self, Asked};
@@ -195,9 +195,5 @@ async fn enter(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
 /// Sends the browser to what it reads after an answer.
 pub(super) fn done(at: &Endpoints, allowed: bool) -> Answer {
     let outcome = if allowed { "allowed" } else { "denied" };
-    let mut answer = web::redirect(&format!("{}?outcome={outcome}", interaction::path(at, "/device")));
-    let mut headers = HeaderMap::new();
-    browser::forget(at, &mut headers);
-    answer.headers_mut().extend(headers);
-    answer
+    web::redirect(&format!("{}?outcome={outcome}", interaction::path(at, "/device")))
 }

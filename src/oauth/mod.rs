@@ -11,6 +11,9 @@ mod cookie;
 pub mod device;
 pub mod discovery;
 pub mod dpop;
+#[cfg(debug_assertions)]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod interaction;
 pub mod introspect;
 pub mod keyring;
@@ -186,6 +189,22 @@ impl Route {
         }
     }
 
+    /// What `Allow` says (RFC 9110 §10.2.1).
+    fn allowed(self) -> Vec<&'static str> {
+        let methods = self.methods();
+        let get = methods.contains(&Method::GET);
+        let options = self.audience() == Audience::Programs;
+        [
+            (get, "GET"),
+            (get, "HEAD"),
+            (methods.contains(&Method::POST), "POST"),
+            (options, "OPTIONS"),
+        ]
+        .into_iter()
+        .filter_map(|(is, name)| is.then_some(name))
+        .collect()
+    }
+
     /// What it may be called with; HEAD comes with GET.
     const fn methods(self) -> &'static [Method] {
         match self {
@@ -265,13 +284,7 @@ impl Endpoints {
         } else {
             let mut answer = web::error(&OAuthError::invalid_request("this method is not allowed here"));
             *answer.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
-            let allowed = route
-                .methods()
-                .iter()
-                .map(Method::as_str)
-                .collect::<Vec<_>>()
-                .join(", ");
-            if let Ok(allowed) = HeaderValue::from_str(&allowed) {
+            if let Ok(allowed) = HeaderValue::from_str(&route.allowed().join(", ")) {
                 answer.headers_mut().insert(header::ALLOW, allowed);
             }
             answer

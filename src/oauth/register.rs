@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::metadata::{self, Metadata};
 use super::protected::{Scheme, presented};
 use super::{Answer, Call, Endpoints, REGISTRATIONS, unavailable, web};
-use crate::domain::client::{Client, ClientAuthMethod, ClientDisplay, ClientId, ClientOrigin, Permissions};
+use crate::domain::client::{Client, ClientAuthMethod, ClientDisplay, ClientId, ClientOrigin, GrantType, Permissions};
 use crate::domain::error::{ErrorCode, OAuthError};
 use crate::domain::key::Algorithm;
 use crate::domain::secret::{Secret, SecretKind};
@@ -34,11 +34,13 @@ struct ClientInformation<'a> {
     client_secret_expires_at: Option<u64>,
     registration_client_uri: String,
     registration_access_token: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     redirect_uris: Vec<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     token_endpoint_auth_method: Option<&'static str>,
     grant_types: Vec<&'static str>,
-    response_types: [&'static str; 1],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    response_types: &'static [&'static str],
     #[serde(skip_serializing_if = "Option::is_none")]
     client_name: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -187,7 +189,11 @@ impl Registered<'_> {
                 redirect_uris: client.redirect_uris.iter().map(RedirectUri::as_str).collect(),
                 token_endpoint_auth_method: client.auth_method.map(ClientAuthMethod::as_str),
                 grant_types: client.grant_types.iter().map(|grant| grant.as_str()).collect(),
-                response_types: ["code"],
+                response_types: if client.may_use(GrantType::AuthorizationCode) {
+                    &["code"]
+                } else {
+                    &[]
+                },
                 client_name: client.name.as_deref(),
                 id_token_signed_response_alg: client.id_token_algorithm.map(Algorithm::as_str),
                 dpop_bound_access_tokens: client.key_bound,

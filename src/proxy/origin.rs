@@ -74,13 +74,14 @@ impl Origins {
     }
 }
 
-/// Puts the CORS headers on any answer, ours or the upstream's. `Vary` is there even without an origin, for caches.
+/// Puts the CORS headers on any answer, ours or the upstream's. All but the origin itself are there even without one, so
+/// that a cache does not give a page what was answered to a program.
 pub(super) fn cors(origin: &Origin, mut insert: impl FnMut(HeaderName, HeaderValue)) {
     if let Origin::Allowed(origin) = origin {
         insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-        insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
-        insert(header::VARY, HeaderValue::from_static("Origin"));
     }
+    insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+    insert(header::VARY, HeaderValue::from_static("Origin"));
 }
 
 /// Answers a preflight: without a token, since browsers send none.

@@ -14,6 +14,9 @@ mod compact;
 mod directory;
 mod events;
 mod flusher;
+#[cfg(debug_assertions)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod open;
 mod records;
 mod requests;
