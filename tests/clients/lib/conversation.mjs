@@ -59,7 +59,7 @@ export async function refresh(client, provider) {
   });
 }
 
-/** The gateway ends in the middle of the session and comes back; the person notices nothing. Spec: C10, K10 */
+/** The gateway ends in the middle of the session and comes back; the person notices nothing. Spec: C10 */
 export async function restart(client, provider, again = () => echo(client, 'after the restart')) {
   if (!RESTART) return;
   await step(`the gateway restarts after ${RESTART}, and the client goes on without the person`, 60, async () => {
