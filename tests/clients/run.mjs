@@ -133,10 +133,13 @@ async function converse(name, server, account) {
     RESTART: RESTARTS[server.name],
   }, CLIENT_SECONDS);
   if (ok) {
+    // Spec: I6, K18, K19
     await account.judge('the server saw who called, and no credentials', () => checkHeaders(gateway.seen, clientId, `${server.name}:use`));
     const revision = CLIENTS[name][server.name];
+    // Spec: K5, K26
     await account.judge(`they speak ${revision}`, () => checkRevision(gateway.seen, revision));
     // Over the restart: a client that had to begin anew would have counted twice.
+    // Spec: A1, B1, C1, D8, F2, F13, H1
     await account.judge('one registration, one sign-in, one code, and refreshes', async () => {
       const metrics = await gateway.metrics();
       const exactly = [['registrations_total', 'kind="dynamic"'], ['logins_total', 'outcome="success",provider="builtin"'],
