@@ -24,7 +24,7 @@ const PRIVATE: &str = "cursor://anysphere.cursor-mcp/oauth/callback";
 
 // --- the whole way
 
-/// Spec: D1, D8, D9, D16, E1, E12
+/// Spec: D1, D8, D9, D16, E1, E12, L5
 #[tokio::test]
 async fn a_person_signs_in_and_allows_and_the_app_gets_its_code() {
     let people = People::new();

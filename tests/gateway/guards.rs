@@ -1,9 +1,12 @@
 //! Attacks on the authorization server itself, and what must hold whoever asks.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 use crate::http1::{find, request, send};
 use crate::person::{
@@ -17,49 +20,60 @@ use crate::setup::{Gateway, PASSWORD};
 /// Spec: A14, A16, A17, B7, B11
 #[tokio::test]
 async fn well_known_documents_are_open_and_never_an_upstream_s() {
-    let gateway = Gateway::start_with(|yaml| yaml.replace("path: /two/mcp", "path: /")).await;
     let (server, resource) = ("oauth-authorization-server", "oauth-protected-resource");
-    for (target, member, value) in [
-        (format!("/.well-known/{server}"), "issuer", gateway.origin()),
-        (format!("/.well-known/{server}/one/mcp"), "issuer", gateway.origin()),
-        (format!("/one/mcp/.well-known/{server}"), "issuer", gateway.origin()),
-        (
-            format!("/.well-known/{resource}/one/mcp"),
-            "resource",
-            gateway.resource("one"),
-        ),
-        (
-            format!("/one/mcp/.well-known/{resource}"),
-            "resource",
-            gateway.resource("one"),
-        ),
-    ] {
-        // A token that is none changes nothing: nobody looks.
-        for headers in [vec![], vec![("Authorization", "Bearer of nothing")]] {
-            let reply = gateway.get(&target, &headers).await;
-            assert_eq!(reply.status, 200, "{target}: {}", reply.text());
-            assert_eq!(reply.json()[member], value, "{target}");
-            let cached = reply.header("cache-control").unwrap();
-            let (_, seconds) = cached
-                .split_once("max-age=")
-                .unwrap_or_else(|| panic!("{target}: {cached}"));
-            assert!(
-                (1..=3600).contains(&seconds.parse::<u32>().unwrap()),
-                "{target}: {cached}"
-            );
-        }
-        let head = send(gateway.address, &request("HEAD", &target, &gateway.host, &[], b"")).await;
-        assert_eq!((head.status, head.body.len()), (200, 0), "{target}");
+    let usual = Gateway::start().await;
+    let (origin, own) = (usual.origin(), usual.resource("one"));
+    let documents = [
+        (format!("/.well-known/{server}"), "issuer", &origin),
+        (format!("/.well-known/{server}/one/mcp"), "issuer", &origin),
+        (format!("/one/mcp/.well-known/{server}"), "issuer", &origin),
+        (format!("/.well-known/{resource}/one/mcp"), "resource", &own),
+        (format!("/one/mcp/.well-known/{resource}"), "resource", &own),
+    ];
+    for (target, member, value) in &documents {
+        open_document(&usual, target, member, value).await;
     }
-    for target in ["/.well-known/unheard-of", "/one/mcp/.well-known/unheard-of"] {
+    let alone = Gateway::start_with(|yaml| {
+        let lines = yaml.lines().filter(|line| !line.contains("name: one, path"));
+        lines
+            .collect::<Vec<_>>()
+            .join("\n")
+            .replace("path: /two/mcp", "path: /")
+    })
+    .await;
+    open_document(&alone, &format!("/.well-known/{server}"), "issuer", &alone.origin()).await;
+    let reply = alone.get(&format!("/.well-known/{resource}"), &[]).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    for (gateway, target) in [
+        (&usual, "/.well-known/unheard-of"),
+        (&usual, "/one/mcp/.well-known/unheard-of"),
+        (&alone, "/.well-known/unheard-of"),
+        (&alone, "/below/.well-known/unheard-of"),
+    ] {
         let reply = gateway.get(target, &[]).await;
-        assert_eq!(
-            (reply.status, reply.header("content-type")),
-            (404, Some("application/json")),
-            "{target}"
+        let kind = reply.header("content-type");
+        assert_eq!((reply.status, kind), (404, Some("application/json")), "{target}");
+    }
+    assert_eq!((usual.upstream.count(), alone.upstream.count()), (0, 0));
+}
+
+async fn open_document(gateway: &Gateway, target: &str, member: &str, value: &str) {
+    // A token that is none changes nothing: nobody looks.
+    for headers in [vec![], vec![("Authorization", "Bearer of nothing")]] {
+        let reply = gateway.get(target, &headers).await;
+        assert_eq!(reply.status, 200, "{target}: {}", reply.text());
+        assert_eq!(reply.json()[member], value, "{target}");
+        let cached = reply.header("cache-control").unwrap();
+        let (_, seconds) = cached
+            .split_once("max-age=")
+            .unwrap_or_else(|| panic!("{target}: {cached}"));
+        assert!(
+            (1..=3600).contains(&seconds.parse::<u32>().unwrap()),
+            "{target}: {cached}"
         );
     }
-    assert_eq!(gateway.upstream.count(), 0);
+    let head = send(gateway.address, &request("HEAD", target, &gateway.host, &[], b"")).await;
+    assert_eq!((head.status, head.body.len()), (200, 0), "{target}");
 }
 
 /// Clients knock without a token though they have one, and every few minutes in the background: any number of times, with
@@ -479,6 +493,54 @@ async fn the_time_of_a_refusal_does_not_tell_who_exists() {
         (1.0 / 3.0..3.0).contains(&ratio),
         "{known} s for accounts that exist, {unknown} s for others"
     );
+}
+
+/// An upstream that would like its answers to be kept.
+async fn cacheable() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        for number in 100.. {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut seen = Vec::new();
+            let mut chunk = [0; 4096];
+            while find(&seen, b"\r\n\r\n").is_none() {
+                let n = stream.read(&mut chunk).await.unwrap();
+                seen.extend_from_slice(&chunk[..n]);
+            }
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nCache-Control: public, max-age=600\r\nETag: \"1\"\r\nContent-Length: 3\r\nConnection: close\r\n\r\n{number}"
+            );
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    address
+}
+
+/// An answer is for who asked, whatever the upstream says of keeping it.
+///
+/// Spec: K23
+#[tokio::test]
+async fn no_answer_of_an_upstream_is_kept() {
+    let server = cacheable().await;
+    let gateway = Gateway::start_with(move |yaml| {
+        let (before, rest) = yaml.split_once("name: two, path: /two/mcp, url: \"").unwrap();
+        let (_, after) = rest.split_once('"').unwrap();
+        format!("{before}name: two, path: /two/mcp, url: \"http://{server}/two\"{after}")
+    })
+    .await;
+    let client = register(&gateway, json!({})).await;
+    let mut answers = Vec::new();
+    for username in ["ada", "bob", "ada"] {
+        let own = tokens(&gateway, &client, username, "two").await;
+        let bearer = format!("Bearer {}", own.access);
+        for _ in 0..2 {
+            let reply = gateway.get("/two/mcp", &[("Authorization", &bearer)]).await;
+            assert_eq!(reply.status, 200, "{}", reply.text());
+            answers.push(reply.text());
+        }
+    }
+    assert_eq!(answers, ["100", "101", "102", "103", "104", "105"]);
 }
 
 fn files(folder: &Path, into: &mut Vec<u8>) {
