@@ -34,9 +34,9 @@ struct Credentials {
     readings: Vec<Reading>,
 }
 
-struct Reading {
-    id: String,
-    secret: Option<Zeroizing<String>>,
+pub(super) struct Reading {
+    pub(super) id: String,
+    pub(super) secret: Option<Zeroizing<String>>,
 }
 
 /// The client behind a request, if it shows that it is that client.
@@ -135,7 +135,7 @@ impl Credentials {
 
 /// The ways to read an HTTP Basic header: decoded as a form (RFC 6749 §2.3.1), and as it is (RFC 7617). An empty password
 /// is none.
-fn basic(value: &HeaderValue) -> Option<Vec<Reading>> {
+pub(super) fn basic(value: &HeaderValue) -> Option<Vec<Reading>> {
     let (scheme, encoded) = value.to_str().ok()?.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") || encoded.len() > MAX_HEADER {
         return None;
