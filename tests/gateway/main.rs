@@ -12,6 +12,8 @@
 
 mod advertised;
 mod edges;
+mod generations;
+mod guards;
 mod hostile;
 mod http1;
 mod person;
