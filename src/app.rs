@@ -15,8 +15,10 @@ use tokio::task::JoinHandle;
 
 use crate::config::{Config, StoreConfig};
 use crate::domain::clock::Clock;
+use crate::fetch::{self, Fetcher, SystemNetwork};
 use crate::identity::Identity;
 use crate::oauth::Endpoints;
+use crate::oauth::remote::Remote;
 use crate::proxy::Gateway;
 use crate::proxy::listener::Bound;
 use crate::store::sled::{Observer, SledStore};
@@ -49,6 +51,9 @@ pub enum StartError {
     /// Metrics cannot be set up.
     #[error("cannot set up the metrics: {0}")]
     Metrics(#[from] MetricsError),
+    /// Nobody can be asked.
+    #[error(transparent)]
+    Fetch(#[from] fetch::SetupError),
 }
 
 /// A gateway that runs.
@@ -74,6 +79,9 @@ struct Admin {
 
 /// Passes the store's timings on to the metrics.
 struct StoreTimings(Arc<Metrics>);
+
+/// Counts what was fetched.
+struct Fetches(Arc<Metrics>);
 
 /// Opens the store, binds every address and starts to serve.
 ///
@@ -108,7 +116,14 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Sta
         source: source.into(),
     })?;
     let store: Arc<dyn Store> = Arc::new(opened?);
+    let rules = fetch::Rules {
+        loopback: config.public_url.loopback,
+        roots: config.outbound_roots.clone(),
+    };
+    let observer = Arc::new(Fetches(Arc::clone(&metrics)));
+    let fetcher = Fetcher::new(rules, Arc::new(SystemNetwork), Arc::clone(&clock), observer)?;
     let endpoints = Arc::new(Endpoints {
+        remote: Remote::new(Arc::new(fetcher)),
         identity: Arc::new(Identity::new(Arc::clone(&config))),
         signing_key: store.signing_key("browser").await?,
         store: Arc::clone(&store),
@@ -167,6 +182,14 @@ impl Running {
 impl Observer for StoreTimings {
     fn operation(&self, name: &'static str, took: Duration) {
         self.0.store_operation(name, took);
+    }
+}
+
+// === impl Fetches ===
+
+impl fetch::Observer for Fetches {
+    fn fetched(&self, kind: fetch::Kind, outcome: &'static str) {
+        self.0.fetch(kind.as_str(), outcome);
     }
 }
 

@@ -94,6 +94,7 @@ pub struct Metrics {
     decisions: IntCounterVec,
     tokens_issued: IntCounterVec,
     registrations: IntCounterVec,
+    fetches: IntCounterVec,
     logins: IntCounterVec,
     open_streams: IntGaugeVec,
     store_operations: HistogramVec,
@@ -253,6 +254,11 @@ impl Metrics {
             decisions: counter("auth_decisions_total", "Access decisions.", &["upstream", "decision"])?,
             tokens_issued: counter("tokens_issued_total", "Access tokens issued.", &["grant"])?,
             registrations: counter("registrations_total", "Clients that became known.", &["kind"])?,
+            fetches: counter(
+                "document_fetches_total",
+                "Client metadata documents and key sets that were asked for elsewhere, and what came of it.",
+                &["kind", "result"],
+            )?,
             logins: counter("logins_total", "Sign-ins.", &["provider", "outcome"])?,
             open_streams,
             open_connections,
@@ -289,9 +295,14 @@ impl Metrics {
         self.tokens_issued.with_label_values(&[by.as_str()]).inc();
     }
 
-    /// Counts a registration; `kind` is `dynamic` or `refused`.
+    /// Counts a registration; `kind` is `dynamic`, `document` or `refused`.
     pub fn registration(&self, kind: &'static str) {
         self.registrations.with_label_values(&[kind]).inc();
+    }
+
+    /// Counts a fetch; both words come from closed sets.
+    pub fn fetch(&self, kind: &'static str, result: &'static str) {
+        self.fetches.with_label_values(&[kind, result]).inc();
     }
 
     /// Counts a sign-in; `provider` is `builtin` or a configured provider's id.

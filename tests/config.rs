@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use mcpgate::config::{self, Claim, Config, Limits, Problems, RootResource, StoreConfig};
-use mcpgate::domain::client::{ClientAuthMethod, GrantType};
+use mcpgate::domain::client::{ClientAuthMethod, GrantType, KeySource};
 use mcpgate::domain::uri::HostPattern;
 use proptest::prelude::*;
 use serde_yaml::Value;
@@ -319,11 +319,14 @@ oauth:
   issuer_in_response: false
   endpoint_prefix: /api/auth/mcp/
   root_resource: two
-  registration: { dynamic: false, allowed_redirect_hosts: [claude.ai, '*.example.com'] }
+  registration: { dynamic: false, client_id_metadata_documents: false, allowed_client_hosts: [claude.ai], denied_client_hosts: ['*.evil.example'], allowed_redirect_hosts: [claude.ai, '*.example.com'] }
   clients:
     - { client_id: public, redirect_uris: ['http://127.0.0.1/cb', 'com.example.app:/cb'], scope: 'one:read  extra' }
     - { client_id: secret, client_secret: {env: A_SECRET}, redirect_uris: ['https://x.example/cb'], scope: [one:read], client_name: Secret, grant_types: [authorization_code], token_endpoint_auth_method: client_secret_post }
     - { client_id: either, client_secret: {file: secret.txt}, redirect_uris: ['https://x.example/cb'] }
+    - { client_id: 'https://client.example/document', jwks: {keys: [{kty: OKP, crv: Ed25519, x: AAAA, key_ops: [verify]}]}, redirect_uris: ['https://x.example/cb'] }
+    - { client_id: remote, jwks_uri: 'https://x.example/keys', token_endpoint_auth_method: private_key_jwt, redirect_uris: ['https://x.example/cb'] }
+outbound: {ca: tls/cert.pem}
 scopes:
   - { name: extra, description: More, groups: [a, b] }
   - { name: 'one:read' }",
@@ -372,9 +375,23 @@ scopes:
     );
     assert_eq!(config.root_upstream().unwrap().name, "two");
     assert!(oauth.allowed_redirect_hosts[1].matches("a.example.com"));
-    let [public, secret, either] = oauth.clients.as_slice() else {
-        panic!("three clients")
+    assert!(!oauth.client_documents && oauth.allowed_client_hosts[0].matches("claude.ai"));
+    assert!(oauth.denied_client_hosts[0].matches("a.evil.example"));
+    assert_eq!(config.outbound_roots.len(), 1);
+    let [public, secret, either, signs, remote] = oauth.clients.as_slice() else {
+        panic!("five clients")
     };
+    assert_eq!(signs.auth_method, Some(ClientAuthMethod::PrivateKeyJwt));
+    let inline = r#"{"keys":[{"crv":"Ed25519","key_ops":["verify"],"kty":"OKP","x":"AAAA"}]}"#;
+    assert_eq!(
+        signs.keys.as_ref().unwrap().source,
+        KeySource::Inline(inline.to_owned())
+    );
+    assert_eq!(
+        remote.keys.as_ref().unwrap().source,
+        KeySource::At("https://x.example/keys".to_owned())
+    );
+    assert!(signs.is_confidential() && remote.is_confidential());
     assert_eq!(
         (public.auth_method, public.is_confidential()),
         (Some(ClientAuthMethod::None), false)
@@ -564,7 +581,6 @@ const WRONG: &[(&str, &str, usize, &str)] = &[
     ("oauth: { clients: [{client_id: a, redirect_uris: ['http://x.example/']}] }", "oauth.clients[0].redirect_uris[0]", 9, "http is allowed only for localhost"),
     ("oauth: { clients: [{client_id: a, redirect_uris: ['https://x.example/', 'https://x.example/']}] }", "oauth.clients[0].redirect_uris[1]", 9, "twice"),
     ("oauth: { clients: [{client_id: a b, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].client_id", 9, "is not a client id"),
-    ("oauth: { clients: [{client_id: 'https://x.example/c', redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].client_id", 9, "must not begin with https://"),
     ("oauth:\n  clients:\n    - { client_id: a, redirect_uris: ['https://x.example/'] }\n    - { client_id: a, redirect_uris: ['https://x.example/'] }", "oauth.clients[1].client_id", 12, "earlier client"),
     ("oauth: { clients: [{client_id: a, client_secret: short, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].client_secret", 9, "shorter than 16"),
     ("oauth: { clients: [{client_id: a, client_secret: {env: SHORT}, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].client_secret", 9, "shorter than 16"),
@@ -577,7 +593,24 @@ const WRONG: &[(&str, &str, usize, &str)] = &[
     ("oauth: { clients: [{client_id: a, client_secret: {environment: A}, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].client_secret.environment", 9, "not known"),
     ("oauth: { clients: [{client_id: a, token_endpoint_auth_method: none, client_secret: {env: A_SECRET}, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].token_endpoint_auth_method", 9, "must use it"),
     ("oauth: { clients: [{client_id: a, token_endpoint_auth_method: client_secret_basic, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].token_endpoint_auth_method", 9, "needs a client_secret"),
-    ("oauth: { clients: [{client_id: a, token_endpoint_auth_method: private_key_jwt, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].token_endpoint_auth_method", 9, "write one of none, client_secret_post"),
+    ("oauth: { clients: [{client_id: a, token_endpoint_auth_method: private_key_jwt, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].token_endpoint_auth_method", 9, "needs keys"),
+    ("oauth: { clients: [{client_id: a, token_endpoint_auth_method: tls_client_auth, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].token_endpoint_auth_method", 9, "write one of none, client_secret_post"),
+    ("oauth: { clients: [{client_id: a, token_endpoint_auth_method: none, jwks_uri: 'https://x.example/k', redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].token_endpoint_auth_method", 9, "must use them"),
+    ("oauth: { clients: [{client_id: a, client_secret: {env: A_SECRET}, jwks_uri: 'https://x.example/k', redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].jwks_uri", 9, "keep one of them"),
+    ("oauth: { clients: [{client_id: a, jwks: {keys: []}, jwks_uri: 'https://x.example/k', redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].jwks_uri", 9, "cannot both be there"),
+    ("oauth: { clients: [{client_id: a, jwks_uri: 'http://x.example/k', redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].jwks_uri", 9, "is not the address of a key set"),
+    ("oauth: { clients: [{client_id: a, jwks: {}, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].jwks", 9, "must be a key set"),
+    ("oauth: { clients: [{client_id: a, jwks: {keys: []}, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].jwks.keys", 9, "empty list"),
+    ("oauth: { clients: [{client_id: a, jwks: {keys: [{kty: oct, k: aaaa}]}, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].jwks.keys[0].k", 9, "private or a symmetric key"),
+    ("oauth: { clients: [{client_id: a, jwks: {keys: [{kty: EC, crv: P-384, x: a, y: b}]}, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].jwks.keys[0]", 9, "another curve"),
+    ("oauth: { clients: [{client_id: a, jwks: {keys: [{kty: RSA, n: a}]}, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].jwks.keys[0]", 9, "without e"),
+    ("oauth: { clients: [{client_id: a, jwks: {keys: [{x: a}]}, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].jwks.keys[0]", 9, "needs a kty"),
+    ("oauth: { registration: { client_id_metadata_documents: maybe } }", "oauth.registration.client_id_metadata_documents", 9, "must be true or false"),
+    ("oauth: { registration: { allowed_client_hosts: ['https://claude.ai'] } }", "oauth.registration.allowed_client_hosts[0]", 9, "is not a host"),
+    ("oauth: { registration: { denied_client_hosts: ['a b'] } }", "oauth.registration.denied_client_hosts[0]", 9, "is not a host"),
+    ("outbound: { ca: none.pem }", "outbound.ca", 9, "cannot be read"),
+    ("outbound: { ca: secret.txt }", "outbound.ca", 9, "holds no certificate"),
+    ("outbound: { proxy: 'http://127.0.0.1:1' }", "outbound.proxy", 9, "not known"),
     ("oauth: { clients: [{client_id: a, grant_types: [refresh_token], redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].grant_types", 9, "lacks authorization_code"),
     ("oauth: { clients: [{client_id: a, grant_types: [authorization_code, implicit], redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].grant_types[1]", 9, "\"implicit\" is not known"),
     ("oauth: { clients: [{client_id: a, scope: nowhere, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].scope", 9, "nowhere is no scope of this gateway"),

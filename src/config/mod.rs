@@ -2,6 +2,7 @@
 //! read, every name is unique, every route is distinct. [`load`] is the only way to one.
 
 mod check;
+mod client_keys;
 mod headers;
 mod keys;
 mod listen;
@@ -21,6 +22,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
+use rustls::pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
 use crate::domain::client::Client;
@@ -51,6 +53,8 @@ pub struct Config {
     pub users: Vec<Account>,
     /// The MCP servers behind the gateway; at least one.
     pub upstreams: Vec<Upstream>,
+    /// Certificates of authorities that are trusted besides the system's, where the gateway itself asks others.
+    pub outbound_roots: Vec<CertificateDer<'static>>,
 }
 
 /// `public_url`: an origin without a path or a trailing slash.
@@ -119,7 +123,13 @@ pub struct OAuthConfig {
     pub root_resource: RootResource,
     /// Whether clients may register themselves (RFC 7591).
     pub dynamic_registration: bool,
-    /// Hosts that https redirect URIs of registering clients may name.
+    /// Whether a client id may be the address of a metadata document.
+    pub client_documents: bool,
+    /// Hosts that such addresses may name.
+    pub allowed_client_hosts: Vec<HostPattern>,
+    /// Hosts that they may not name, whatever the list above says.
+    pub denied_client_hosts: Vec<HostPattern>,
+    /// Hosts that https redirect URIs of clients may name which nobody wrote down here.
     pub allowed_redirect_hosts: Vec<HostPattern>,
     /// Clients known in advance.
     pub clients: Vec<Client>,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::read::{At, Object};
 use super::values::shown;
-use super::{OAuthConfig, RootResource, ScopeInfo, keys};
+use super::{OAuthConfig, RootResource, ScopeInfo, client_keys, keys};
 use crate::domain::client::{Client, ClientAuthMethod, ClientDisplay, ClientId, ClientOrigin, GrantType};
 use crate::domain::clock::Timestamp;
 use crate::domain::scope::{Scope, ScopeToken};
@@ -33,6 +33,9 @@ fn defaults() -> OAuthConfig {
         endpoint_prefix: String::new(),
         root_resource: RootResource::Auto,
         dynamic_registration: true,
+        client_documents: true,
+        allowed_client_hosts: HostPattern::parse("*").into_iter().collect(),
+        denied_client_hosts: Vec::new(),
         allowed_redirect_hosts: HostPattern::parse("*").into_iter().collect(),
         clients: Vec::new(),
     }
@@ -62,6 +65,9 @@ pub(super) fn read<'a>(object: &Object<'a>) -> (OAuthConfig, Vec<Mention<'a>>) {
         endpoint_prefix: object.or("endpoint_prefix", default.endpoint_prefix, At::endpoint_prefix),
         root_resource: object.or("root_resource", default.root_resource, At::root_resource),
         dynamic_registration: registration.or("dynamic", default.dynamic_registration, At::boolean),
+        client_documents: registration.or("client_id_metadata_documents", default.client_documents, At::boolean),
+        allowed_client_hosts: registration.or("allowed_client_hosts", default.allowed_client_hosts, At::host_patterns),
+        denied_client_hosts: registration.or("denied_client_hosts", default.denied_client_hosts, At::host_patterns),
         allowed_redirect_hosts: registration.or(
             "allowed_redirect_hosts",
             default.allowed_redirect_hosts,
@@ -139,11 +145,22 @@ fn clients<'a>(object: &Object<'a>) -> (Vec<Client>, Vec<Mention<'a>>) {
 fn client<'a>(object: &Object<'a>, id: Option<ClientId>, mentions: &mut Vec<Mention<'a>>) -> Option<Client> {
     let secret_at = object.get("client_secret");
     let secret = secret_at.and_then(At::client_secret);
+    let keys_at = object.get("jwks").or_else(|| object.get("jwks_uri"));
+    let keys = client_keys::read(object);
+    if let (Some(_), Some(at)) = (secret_at, keys_at) {
+        at.problem("a client has a client_secret or keys; keep one of them");
+    }
     let auth_method = object.optional("token_endpoint_auth_method", |at| {
         let method = at.word(&ClientAuthMethod::ALL.map(|method| (method.as_str(), method)))?;
         match (method, secret_at.is_some()) {
             (ClientAuthMethod::None, true) => {
                 at.refuse("a client with a client_secret must use it; write client_secret_basic or client_secret_post")
+            }
+            (ClientAuthMethod::PrivateKeyJwt, _) if keys_at.is_none() => {
+                at.refuse("needs keys; write jwks or jwks_uri, or another method here")
+            }
+            (ClientAuthMethod::None, false) if keys_at.is_some() => {
+                at.refuse("a client with keys must use them; write private_key_jwt")
             }
             (ClientAuthMethod::ClientSecretBasic | ClientAuthMethod::ClientSecretPost, false) => {
                 at.refuse("needs a client_secret; write one, or none here")
@@ -159,11 +176,12 @@ fn client<'a>(object: &Object<'a>, id: Option<ClientId>, mentions: &mut Vec<Ment
     Some(Client {
         id: id?,
         origin: ClientOrigin::Configured,
-        auth_method: if secret_at.is_none() {
-            Some(ClientAuthMethod::None)
-        } else {
-            auth_method
+        auth_method: match (secret_at, keys_at) {
+            (Some(_), _) => auth_method,
+            (None, Some(_)) => Some(ClientAuthMethod::PrivateKeyJwt),
+            (None, None) => Some(ClientAuthMethod::None),
         },
+        keys,
         secret,
         redirect_uris: redirect_uris?,
         grant_types,
@@ -177,11 +195,6 @@ fn client<'a>(object: &Object<'a>, id: Option<ClientId>, mentions: &mut Vec<Ment
 impl<'a> At<'a> {
     fn client_id(&self) -> Option<ClientId> {
         let text = self.text()?;
-        if text.to_ascii_lowercase().starts_with("https://") {
-            return self.refuse(
-                "must not begin with https://, which stands for a metadata document; write a name like ci-runner",
-            );
-        }
         ClientId::parse(text).or_else(|| {
             self.refuse(format!(
                 "{} is not a client id; write up to 512 visible ASCII characters without spaces",

@@ -153,6 +153,7 @@ fn key(interaction: &Interaction<'_>, signed_in: &SignedIn) -> ConsentKey {
         client_id: interaction.request.client_id.clone(),
         redirect: interaction.request.redirect.clone(),
         resource: interaction.request.resource.clone(),
+        edition: interaction.client.edition(),
     }
 }
 

@@ -10,6 +10,7 @@ use super::token::GRANTS;
 use super::{Answer, Call, Endpoints, not_found, web};
 use crate::config::{Config, RootResource, Upstream};
 use crate::domain::client::ClientAuthMethod;
+use crate::domain::key::Algorithm;
 use crate::domain::scope::{OFFLINE_ACCESS, Scope};
 
 /// Short enough that a changed configuration is soon known, long enough for one connection's repeated look-ups.
@@ -25,15 +26,19 @@ struct AuthorizationServer<'a> {
     registration_endpoint: Option<String>,
     revocation_endpoint: String,
     revocation_endpoint_auth_methods_supported: Vec<&'static str>,
+    revocation_endpoint_auth_signing_alg_values_supported: Vec<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     scopes_supported: Vec<String>,
     response_types_supported: [&'static str; 1],
     response_modes_supported: [&'static str; 1],
     grant_types_supported: Vec<&'static str>,
     token_endpoint_auth_methods_supported: Vec<&'static str>,
+    token_endpoint_auth_signing_alg_values_supported: Vec<&'static str>,
     code_challenge_methods_supported: [&'static str; 1],
     #[serde(skip_serializing_if = "Option::is_none")]
     authorization_response_iss_parameter_supported: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_id_metadata_document_supported: Option<bool>,
 }
 
 /// RFC 9728 §2.
@@ -57,6 +62,7 @@ pub fn authorization_server(at: &Endpoints, call: &Call<'_>) -> Answer {
         return not_found();
     }
     let methods = ClientAuthMethod::ALL.map(ClientAuthMethod::as_str);
+    let algorithms = Algorithm::ALL.map(Algorithm::as_str);
     document(&AuthorizationServer {
         issuer: &config.public_url.origin,
         authorization_endpoint: config.endpoint("/authorize"),
@@ -64,13 +70,16 @@ pub fn authorization_server(at: &Endpoints, call: &Call<'_>) -> Answer {
         registration_endpoint: config.oauth.dynamic_registration.then(|| config.endpoint("/register")),
         revocation_endpoint: config.endpoint("/revoke"),
         revocation_endpoint_auth_methods_supported: methods.to_vec(),
+        revocation_endpoint_auth_signing_alg_values_supported: algorithms.to_vec(),
         scopes_supported: names(&config.all_scopes()),
         response_types_supported: ["code"],
         response_modes_supported: ["query"],
         grant_types_supported: GRANTS.iter().map(|grant| grant.grant_type().as_str()).collect(),
         token_endpoint_auth_methods_supported: methods.to_vec(),
+        token_endpoint_auth_signing_alg_values_supported: algorithms.to_vec(),
         code_challenge_methods_supported: ["S256"],
         authorization_response_iss_parameter_supported: config.oauth.issuer_in_response.then_some(true),
+        client_id_metadata_document_supported: config.oauth.client_documents.then_some(true),
     })
 }
 

@@ -17,6 +17,7 @@ use crate::domain::client::Client;
 use crate::domain::error::{ErrorCode, OAuthError};
 use crate::domain::grant::AuthorizationRequest;
 use crate::domain::secret::{Secret, SecretKind};
+use crate::fetch::Patience;
 use crate::identity::SignIn;
 use crate::store::StoreError;
 use crate::telemetry::LoginOutcome;
@@ -264,8 +265,12 @@ impl<'a> Interaction<'a> {
             return Err(Problem::other_browser());
         }
         let gone = |what| Problem::of_request(&OAuthError::new(ErrorCode::InvalidClient, what));
-        let client = at.client(&request.client_id).await?;
+        let client = at.find_client(&request.client_id, Patience::LENIENT).await?;
         let client = client.ok_or_else(|| gone("the client is not registered here any more"))?;
+        // A document may have changed meanwhile.
+        if client.redirect_target(request.redirect.as_str()).is_none() {
+            return Err(gone("the redirect URI is not one of this client any more"));
+        }
         let upstream = at.config.upstream_for(&request.resource).ok_or_else(Problem::lapsed)?;
         Ok(Self {
             id,

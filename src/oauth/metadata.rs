@@ -6,9 +6,10 @@
 use serde_json::{Map, Value};
 use url::Url;
 
+use super::client_keys;
 use super::token::GRANTS;
 use crate::config::Config;
-use crate::domain::client::{ClientAuthMethod, ClientDisplay, GrantType};
+use crate::domain::client::{ClientAuthMethod, ClientDisplay, ClientKeys, GrantType};
 use crate::domain::error::{ErrorCode, OAuthError};
 use crate::domain::scope::{OFFLINE_ACCESS, Scope, ScopeToken};
 use crate::domain::uri::{MAX_URI_LENGTH, RedirectUri};
@@ -27,6 +28,7 @@ const MAX_CONTACTS: usize = 10;
 pub(super) struct Metadata {
     pub(super) redirect_uris: Vec<RedirectUri>,
     pub(super) auth_method: ClientAuthMethod,
+    pub(super) keys: Option<ClientKeys>,
     pub(super) grant_types: Vec<GrantType>,
     pub(super) scope: Scope,
     pub(super) name: Option<String>,
@@ -53,8 +55,11 @@ impl Metadata {
         let redirect_uris = redirect_uris(document, config)?;
         let display = display(document)?;
         response_types(document)?;
+        let signs = text(document, "token_endpoint_auth_method")? == Some(ClientAuthMethod::PrivateKeyJwt.as_str());
+        let keys = client_keys::read(document, config.public_url.loopback, signs)?.filter(|_| signs);
         Ok(Self {
-            auth_method: auth_method(document, &display, &redirect_uris)?,
+            auth_method: auth_method(document, &display, &redirect_uris, keys.is_some())?,
+            keys,
             grant_types: grant_types(document)?,
             scope: scope(document, config)?,
             name: text(document, "client_name")?.and_then(for_display),
@@ -65,7 +70,7 @@ impl Metadata {
 }
 
 /// The redirect URIs that may be used. If none of those sent may, the error says what is wrong with the first.
-fn redirect_uris(document: &Document, config: &Config) -> Result<Vec<RedirectUri>, OAuthError> {
+pub(super) fn redirect_uris(document: &Document, config: &Config) -> Result<Vec<RedirectUri>, OAuthError> {
     let refuse = |description: String| {
         let cause = format!("a registration was refused: {description}");
         OAuthError::new(ErrorCode::InvalidRedirectUri, description).because(cause)
@@ -99,6 +104,7 @@ fn auth_method(
     document: &Document,
     display: &ClientDisplay,
     redirect_uris: &[RedirectUri],
+    has_keys: bool,
 ) -> Result<ClientAuthMethod, OAuthError> {
     let Some(asked) = text(document, "token_endpoint_auth_method")? else {
         return Ok(ClientAuthMethod::ClientSecretBasic);
@@ -108,7 +114,8 @@ fn auth_method(
             let text = uri.as_str().as_bytes();
             !text.get(..6).is_some_and(|start| start.eq_ignore_ascii_case(b"https:"))
         });
-    Ok(ClientAuthMethod::parse(asked).unwrap_or(if native {
+    let usable = ClientAuthMethod::parse(asked).filter(|method| *method != ClientAuthMethod::PrivateKeyJwt || has_keys);
+    Ok(usable.unwrap_or(if native {
         ClientAuthMethod::None
     } else {
         ClientAuthMethod::ClientSecretBasic
@@ -116,7 +123,7 @@ fn auth_method(
 }
 
 /// The grants that it may use: those it asked for that exist here. VS Code asks for one that does not.
-fn grant_types(document: &Document) -> Result<Vec<GrantType>, OAuthError> {
+pub(super) fn grant_types(document: &Document) -> Result<Vec<GrantType>, OAuthError> {
     let Some(sent) = list(document, "grant_types", MAX_LIST)? else {
         return Ok(vec![GrantType::AuthorizationCode]);
     };
@@ -130,7 +137,7 @@ fn grant_types(document: &Document) -> Result<Vec<GrantType>, OAuthError> {
 }
 
 /// `code` is the only response type; others may be asked for besides it.
-fn response_types(document: &Document) -> Result<(), OAuthError> {
+pub(super) fn response_types(document: &Document) -> Result<(), OAuthError> {
     match list(document, "response_types", MAX_LIST)? {
         Some(sent) if !sent.contains(&"code") => Err(invalid("response_types must have code among them")),
         _ => Ok(()),
@@ -148,7 +155,7 @@ fn scope(document: &Document, config: &Config) -> Result<Scope, OAuthError> {
         .collect())
 }
 
-fn display(document: &Document) -> Result<ClientDisplay, OAuthError> {
+pub(super) fn display(document: &Document) -> Result<ClientDisplay, OAuthError> {
     let uri = |member| {
         Ok(text(document, member)?
             .filter(|text| is_web_address(text))
@@ -183,7 +190,7 @@ fn is_web_address(text: &str) -> bool {
 }
 
 /// Text that can be shown: without characters that are not seen or that turn the text around them, and cut to length.
-fn for_display(text: &str) -> Option<String> {
+pub(super) fn for_display(text: &str) -> Option<String> {
     let hidden = |c: char| {
         c.is_control()
             || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{feff}')
@@ -196,7 +203,7 @@ fn for_display(text: &str) -> Option<String> {
 }
 
 /// A member that is text. Missing, `null` and empty are the same.
-fn text<'a>(document: &'a Document, member: &'static str) -> Result<Option<&'a str>, OAuthError> {
+pub(super) fn text<'a>(document: &'a Document, member: &'static str) -> Result<Option<&'a str>, OAuthError> {
     match document.get(member) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),
@@ -205,7 +212,11 @@ fn text<'a>(document: &'a Document, member: &'static str) -> Result<Option<&'a s
 }
 
 /// A member that is a list of text. Missing and `null` are the same.
-fn list<'a>(document: &'a Document, member: &'static str, most: usize) -> Result<Option<Vec<&'a str>>, OAuthError> {
+pub(super) fn list<'a>(
+    document: &'a Document,
+    member: &'static str,
+    most: usize,
+) -> Result<Option<Vec<&'a str>>, OAuthError> {
     let entries = match document.get(member) {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::Array(entries)) if entries.len() > most => {

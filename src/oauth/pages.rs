@@ -20,6 +20,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest as _, Sha256};
 
 use super::browser::Purpose;
+use super::client_document;
 use super::consent::Destination;
 use super::cookie;
 use super::interaction::{FORM_TOKEN, Interaction, SIGN_OUT_TOKEN, path, sign_out_token};
@@ -91,7 +92,7 @@ pub(super) fn consent(at: &Endpoints, about: &Interaction<'_>, signed_in: &Signe
     let body = html! {
         h1 { "Allow access?" }
         p .lead { (who(about)) " wants to use " strong { (about.upstream.name) } " as you." }
-        (warning(&destination))
+        (warning(about, &destination))
         h2 { "It would be able to" }
         ul .scopes {
             li { "Use " (about.upstream.name) " on your behalf" small { (about.upstream.resource) } }
@@ -102,6 +103,10 @@ pub(super) fn consent(at: &Endpoints, about: &Interaction<'_>, signed_in: &Signe
             }
         }
         dl {
+            @if let Some(site) = client_document::site(&about.client) {
+                dt { "Says who it is at" }
+                dd { strong { (words::shorten(&site, 253)) } small { (words::shorten(about.client.id.as_str(), 300)) } }
+            }
             dt { "You are sent to" }
             dd { (target(&destination)) small { (words::shorten(redirect, 300)) } }
             dt { "Signed in as" }
@@ -165,8 +170,9 @@ fn who(about: &Interaction<'_>) -> Markup {
     }
 }
 
-/// RFC 8252 §8.6: what listens on this computer may be any program.
-fn warning(destination: &Destination) -> Markup {
+/// RFC 8252 §8.6: what listens on this computer may be any program. The site of a metadata document cannot vouch for it
+/// either: where all its redirect URIs are on this computer, whoever runs a program here can use its name.
+fn warning(about: &Interaction<'_>, destination: &Destination) -> Markup {
     let question = match destination {
         Destination::Site(_) => return html! {},
         Destination::ThisComputer => {
@@ -174,7 +180,14 @@ fn warning(destination: &Destination) -> Markup {
         }
         Destination::App(_) => "The answer goes to an app on this device, and any program could use that name.",
     };
-    html! { p .notice role="note" { (question) " Allow it only if you have just started connecting an app yourself." } }
+    let site = client_document::site(&about.client).filter(|_| about.client.is_loopback_only());
+    html! {
+        p .notice role="note" {
+            (question)
+            @if let Some(site) = site { " " (words::shorten(&site, 253)) " cannot tell whether it is its own app." }
+            " Allow it only if you have just started connecting an app yourself."
+        }
+    }
 }
 
 fn target(destination: &Destination) -> Markup {

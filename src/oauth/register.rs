@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::metadata::{self, Metadata};
 use super::{Answer, Call, Endpoints, unavailable, web};
-use crate::domain::client::{Client, ClientAuthMethod, ClientDisplay, ClientId, ClientOrigin};
+use crate::domain::client::{Client, ClientAuthMethod, ClientDisplay, ClientId, ClientOrigin, KeySource};
 use crate::domain::error::{ErrorCode, OAuthError};
 use crate::domain::scope::Scope;
 use crate::domain::secret::{Secret, SecretKind};
@@ -33,6 +33,10 @@ struct ClientInformation<'a> {
     client_secret_expires_at: Option<u64>,
     redirect_uris: Vec<&'a str>,
     token_endpoint_auth_method: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jwks: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jwks_uri: Option<&'a str>,
     grant_types: Vec<&'static str>,
     response_types: [&'static str; 1],
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -69,7 +73,7 @@ pub async fn register(at: &Endpoints, call: &Call<'_>) -> Answer {
 async fn handle(at: &Endpoints, call: &Call<'_>) -> Result<Answer, OAuthError> {
     let metadata = Metadata::read(&document(call)?, &at.config)?;
     let secret = match metadata.auth_method {
-        ClientAuthMethod::None => None,
+        ClientAuthMethod::None | ClientAuthMethod::PrivateKeyJwt => None,
         ClientAuthMethod::ClientSecretBasic | ClientAuthMethod::ClientSecretPost => {
             Some(Secret::generate(SecretKind::ClientSecret))
         }
@@ -79,6 +83,7 @@ async fn handle(at: &Endpoints, call: &Call<'_>) -> Result<Answer, OAuthError> {
         origin: ClientOrigin::Registered,
         secret: secret.as_ref().map(Secret::hash),
         auth_method: Some(metadata.auth_method),
+        keys: metadata.keys,
         redirect_uris: metadata.redirect_uris,
         grant_types: metadata.grant_types,
         scope: None,
@@ -97,6 +102,11 @@ async fn handle(at: &Endpoints, call: &Call<'_>) -> Result<Answer, OAuthError> {
         }
     }
     tracing::info!(client = %client.id, "a client registered");
+    let (jwks, jwks_uri) = match client.keys.as_ref().map(|keys| &keys.source) {
+        None => (None, None),
+        Some(KeySource::Inline(text)) => (serde_json::from_str(text).ok(), None),
+        Some(KeySource::At(address)) => (None, Some(address.as_str())),
+    };
     Ok(web::json_no_store(
         StatusCode::CREATED,
         &ClientInformation {
@@ -106,6 +116,8 @@ async fn handle(at: &Endpoints, call: &Call<'_>) -> Result<Answer, OAuthError> {
             client_secret_expires_at: secret.as_ref().map(|_| 0),
             redirect_uris: client.redirect_uris.iter().map(RedirectUri::as_str).collect(),
             token_endpoint_auth_method: metadata.auth_method.as_str(),
+            jwks,
+            jwks_uri,
             grant_types: client.grant_types.iter().map(|grant| grant.as_str()).collect(),
             response_types: ["code"],
             client_name: client.name.as_deref(),

@@ -130,7 +130,7 @@ async fn look_up(
     let Some(upstream) = at.config.upstreams.get(index) else {
         return Ok(None);
     };
-    if at.client(&live.grant.client_id).await?.is_none() {
+    if !at.knows_client(&live.grant.client_id).await? {
         return Ok(None);
     }
     let Some(user) = at.identity.user(&live.grant.subject) else {

@@ -9,11 +9,13 @@
     reason = "for tests, each of which is a crate of its own and uses its part of this"
 )]
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, Request, StatusCode};
@@ -28,7 +30,9 @@ use mcpgate::domain::scope::Scope;
 use mcpgate::domain::secret::{Secret, SecretKind};
 use mcpgate::domain::uri::{HostPattern, Resource};
 use mcpgate::domain::user::{Subject, User};
+use mcpgate::fetch::{Fetcher, Kind, Network, Observer, Rules};
 use mcpgate::identity::Identity;
+use mcpgate::oauth::remote::Remote;
 use mcpgate::oauth::{Call, Endpoints};
 use mcpgate::store::{Approval, Store};
 use mcpgate::telemetry::Metrics;
@@ -95,6 +99,9 @@ pub fn config() -> Config {
             endpoint_prefix: String::new(),
             root_resource: RootResource::Auto,
             dynamic_registration: true,
+            client_documents: true,
+            allowed_client_hosts: vec![HostPattern::parse("*").unwrap()],
+            denied_client_hosts: Vec::new(),
             allowed_redirect_hosts: vec![HostPattern::parse("*").unwrap()],
             clients: Vec::new(),
         },
@@ -113,6 +120,26 @@ pub fn config() -> Config {
             upstream("files", "/files/mcp", "files:read"),
             upstream("notes", "/notes", ""),
         ],
+        outbound_roots: Vec::new(),
+    }
+}
+
+/// A network without names.
+struct Nowhere;
+
+#[async_trait]
+impl Network for Nowhere {
+    async fn resolve(&self, _: &str) -> io::Result<Vec<IpAddr>> {
+        Ok(Vec::new())
+    }
+}
+
+/// Counts fetches as the gateway does.
+struct Fetches(Arc<Metrics>);
+
+impl Observer for Fetches {
+    fn fetched(&self, kind: Kind, outcome: &'static str) {
+        self.0.fetch(kind.as_str(), outcome);
     }
 }
 
@@ -223,15 +250,28 @@ impl Gateway {
         Self::on(config, Arc::new(Memory::default()))
     }
 
-    /// The endpoints on any store.
+    /// The endpoints on any store. Names lead nowhere.
     pub fn on(config: Config, store: Arc<dyn Store>) -> Self {
+        Self::in_network(config, store, Arc::new(Nowhere))
+    }
+
+    /// The endpoints in a network of the test's own.
+    pub fn in_network(config: Config, store: Arc<dyn Store>, network: Arc<dyn Network>) -> Self {
         let config = Arc::new(config);
+        let metrics = Arc::new(Metrics::new("test").unwrap());
         let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_800_000_000_000)));
+        let rules = Rules {
+            loopback: config.public_url.loopback,
+            roots: config.outbound_roots.clone(),
+        };
+        let observer = Arc::new(Fetches(Arc::clone(&metrics)));
+        let fetcher = Fetcher::new(rules, network, clock.clone(), observer).unwrap();
         let at = Endpoints {
+            remote: Remote::new(Arc::new(fetcher)),
             identity: Arc::new(Identity::new(Arc::clone(&config))),
             config,
             store,
-            metrics: Arc::new(Metrics::new("test").unwrap()),
+            metrics,
             clock: clock.clone(),
             signing_key: [7; 32],
         };
