@@ -82,7 +82,7 @@ fn keys(value: &Value, path: &str, found: &mut BTreeSet<String>) {
                 } else {
                     format!("{path}.{key}")
                 };
-                if !path.ends_with("].headers") && !path.ends_with(".password_hash") {
+                if !path.ends_with("].headers") && !path.ends_with(".password_hash") && !path.ends_with("].jwks") {
                     keys(value, &path, found);
                 }
                 found.insert(path);
@@ -130,6 +130,7 @@ fn the_example_shows_the_defaults() {
         "users[].name",
         "users[].groups",
         "upstreams[].host",
+        "outbound.ca",
     ];
     let shown = keys_of(EXAMPLE);
     for key in config::known_keys() {
@@ -144,7 +145,11 @@ fn the_example_has_every_key_and_no_other() {
     let known: BTreeSet<String> = config::known_keys().collect();
     assert_eq!(keys_of(&text), known);
     let directory = TempDir::new().unwrap();
-    for (to, from) in [("tls/cert.pem", "cert.pem"), ("tls/key.pem", "key.pem")] {
+    for (to, from) in [
+        ("tls/cert.pem", "cert.pem"),
+        ("tls/key.pem", "key.pem"),
+        ("tls/company-ca.pem", "cert.pem"),
+    ] {
         std::fs::create_dir_all(directory.path().join("tls")).unwrap();
         std::fs::copy(Path::new("tests/fixtures/tls").join(from), directory.path().join(to)).unwrap();
     }
@@ -162,7 +167,8 @@ fn the_example_has_every_key_and_no_other() {
     let config = config::parse(&text, directory.path(), &environment).unwrap_or_else(|p| panic!("{p}\n{text}"));
     assert_eq!(config.listen.len(), 2);
     assert!(config.listen[1].tls.is_some());
-    assert_eq!(config.oauth.clients.len(), 2);
+    assert_eq!(config.oauth.clients.len(), 4);
+    assert_eq!(config.outbound_roots.len(), 1);
     assert!(
         config.oauth.clients[0]
             .secret
@@ -170,7 +176,7 @@ fn the_example_has_every_key_and_no_other() {
             .matches("the value of CI_RUNNER_SECRET")
     );
     assert!(
-        config.oauth.clients[1]
+        config.oauth.clients[3]
             .secret
             .unwrap()
             .matches("the secret of the nightly job")
@@ -319,14 +325,11 @@ oauth:
   issuer_in_response: false
   endpoint_prefix: /api/auth/mcp/
   root_resource: two
-  registration: { dynamic: false, client_id_metadata_documents: false, allowed_client_hosts: [claude.ai], denied_client_hosts: ['*.evil.example'], allowed_redirect_hosts: [claude.ai, '*.example.com'] }
+  registration: { dynamic: false, allowed_redirect_hosts: [claude.ai, '*.example.com'] }
   clients:
     - { client_id: public, redirect_uris: ['http://127.0.0.1/cb', 'com.example.app:/cb'], scope: 'one:read  extra' }
     - { client_id: secret, client_secret: {env: A_SECRET}, redirect_uris: ['https://x.example/cb'], scope: [one:read], client_name: Secret, grant_types: [authorization_code], token_endpoint_auth_method: client_secret_post }
     - { client_id: either, client_secret: {file: secret.txt}, redirect_uris: ['https://x.example/cb'] }
-    - { client_id: 'https://client.example/document', jwks: {keys: [{kty: OKP, crv: Ed25519, x: AAAA, key_ops: [verify]}]}, redirect_uris: ['https://x.example/cb'] }
-    - { client_id: remote, jwks_uri: 'https://x.example/keys', token_endpoint_auth_method: private_key_jwt, redirect_uris: ['https://x.example/cb'] }
-outbound: {ca: tls/cert.pem}
 scopes:
   - { name: extra, description: More, groups: [a, b] }
   - { name: 'one:read' }",
@@ -375,23 +378,9 @@ scopes:
     );
     assert_eq!(config.root_upstream().unwrap().name, "two");
     assert!(oauth.allowed_redirect_hosts[1].matches("a.example.com"));
-    assert!(!oauth.client_documents && oauth.allowed_client_hosts[0].matches("claude.ai"));
-    assert!(oauth.denied_client_hosts[0].matches("a.evil.example"));
-    assert_eq!(config.outbound_roots.len(), 1);
-    let [public, secret, either, signs, remote] = oauth.clients.as_slice() else {
-        panic!("five clients")
+    let [public, secret, either] = oauth.clients.as_slice() else {
+        panic!("three clients")
     };
-    assert_eq!(signs.auth_method, Some(ClientAuthMethod::PrivateKeyJwt));
-    let inline = r#"{"keys":[{"crv":"Ed25519","key_ops":["verify"],"kty":"OKP","x":"AAAA"}]}"#;
-    assert_eq!(
-        signs.keys.as_ref().unwrap().source,
-        KeySource::Inline(inline.to_owned())
-    );
-    assert_eq!(
-        remote.keys.as_ref().unwrap().source,
-        KeySource::At("https://x.example/keys".to_owned())
-    );
-    assert!(signs.is_confidential() && remote.is_confidential());
     assert_eq!(
         (public.auth_method, public.is_confidential()),
         (Some(ClientAuthMethod::None), false)
@@ -411,6 +400,39 @@ scopes:
         Some(&["a".to_owned(), "b".to_owned()][..])
     );
     assert_eq!(config.scopes[1].groups, None);
+}
+
+#[test]
+fn documents_and_keys_of_clients_are_read() {
+    let config = good(&format!(
+        "{}outbound: {{ca: tls/cert.pem}}\noauth:\n  registration: {{ allowed_client_hosts: [claude.ai], denied_client_hosts: ['*.evil.example'] }}\n  clients:
+    - {{ client_id: 'https://client.example/document', jwks: {{keys: [{{kty: OKP, crv: Ed25519, x: AAAA, key_ops: [verify]}}]}}, redirect_uris: ['https://x.example/cb'] }}
+    - {{ client_id: remote, jwks_uri: 'https://x.example/keys', token_endpoint_auth_method: private_key_jwt, redirect_uris: ['https://x.example/cb'] }}
+",
+        base()
+    ));
+    let oauth = &config.oauth;
+    let hosts = oauth.client_documents.as_ref().unwrap();
+    assert!(hosts.welcome("claude.ai") && !hosts.welcome("x.claude.ai") && !hosts.welcome("a.evil.example"));
+    assert_eq!(config.outbound_roots.len(), 1);
+    let [signs, remote] = oauth.clients.as_slice() else {
+        panic!("two clients")
+    };
+    assert_eq!(signs.auth_method, Some(ClientAuthMethod::PrivateKeyJwt));
+    let inline = r#"{"keys":[{"crv":"Ed25519","key_ops":["verify"],"kty":"OKP","x":"AAAA"}]}"#;
+    assert_eq!(
+        signs.keys.as_ref().unwrap().source,
+        KeySource::Inline(inline.to_owned())
+    );
+    assert_eq!(
+        remote.keys.as_ref().unwrap().source,
+        KeySource::At("https://x.example/keys".to_owned())
+    );
+    assert!(signs.is_confidential() && remote.is_confidential());
+    let open = good(&base()).oauth.client_documents.unwrap();
+    assert!(open.welcome("claude.ai") && open.denied.is_empty());
+    let closed = "oauth: { registration: { client_id_metadata_documents: false } }\n";
+    assert_eq!(good(&format!("{}{closed}", base())).oauth.client_documents, None);
 }
 
 #[test]
@@ -513,7 +535,7 @@ const WRONG: &[(&str, &str, usize, &str)] = &[
     ("\"a\\nb\": 1", "a\\nb", 9, "not known"),
     ("store: { postgres: { url: x } }", "store.postgres", 9, "not known in this version; known here: sled"),
     ("oauth: { login_page: builtin }", "oauth.login_page", 9, "not known in this version"),
-    ("oauth:\n  registration:\n    client_id_metadata_documents: true", "oauth.registration.client_id_metadata_documents", 11, "not known"),
+    ("oauth:\n  registration:\n    client_id_metadata_document: true", "oauth.registration.client_id_metadata_document", 11, "did you mean `client_id_metadata_documents`?"),
     ("    tools: []", "upstreams[0].tools", 9, "not known in this version"),
     ("    limits: { bodi: 1 }", "upstreams[0].limits.bodi", 9, "did you mean `body`?"),
     ("admin: { listen: 127.0.0.1:1, metrics: true }", "admin.metrics", 9, "known here: listen"),

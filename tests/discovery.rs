@@ -25,7 +25,8 @@ async fn the_server_says_what_it_can_do_and_nothing_else() {
     assert_eq!(reply.header("content-type"), Some("application/json"));
     assert_eq!(reply.header("cache-control"), Some("public, max-age=300"));
     assert_eq!(reply.header("access-control-allow-origin"), Some("*"));
-    let methods = json!(["none", "client_secret_post", "client_secret_basic"]);
+    let methods = json!(["none", "client_secret_post", "client_secret_basic", "private_key_jwt"]);
+    let algorithms = json!(["RS256", "ES256", "PS256", "EdDSA"]);
     let expected = json!({
         "issuer": "https://gw.example",
         "authorization_endpoint": "https://gw.example/authorize",
@@ -33,6 +34,7 @@ async fn the_server_says_what_it_can_do_and_nothing_else() {
         "registration_endpoint": "https://gw.example/register",
         "revocation_endpoint": "https://gw.example/revoke",
         "revocation_endpoint_auth_methods_supported": methods,
+        "revocation_endpoint_auth_signing_alg_values_supported": algorithms,
         "scopes_supported": [
             "openid", "profile", "email", "offline_access", "files:read", "files:write", "files:admin"
         ],
@@ -40,8 +42,10 @@ async fn the_server_says_what_it_can_do_and_nothing_else() {
         "response_modes_supported": ["query"],
         "grant_types_supported": ["authorization_code", "refresh_token"],
         "token_endpoint_auth_methods_supported": methods,
+        "token_endpoint_auth_signing_alg_values_supported": algorithms,
         "code_challenge_methods_supported": ["S256"],
         "authorization_response_iss_parameter_supported": true,
+        "client_id_metadata_document_supported": true,
     });
     assert_eq!(reply.json(), expected);
 }
@@ -51,11 +55,13 @@ async fn what_is_turned_off_is_not_announced() {
     let gateway = Gateway::with(|config| {
         config.oauth.dynamic_registration = false;
         config.oauth.issuer_in_response = false;
+        config.oauth.client_documents = None;
         config.oauth.endpoint_prefix = "/api/auth/mcp".to_owned();
     });
     let answer = gateway.get(SERVER).await.fine().json();
     assert!(answer.get("registration_endpoint").is_none());
     assert!(answer.get("authorization_response_iss_parameter_supported").is_none());
+    assert!(answer.get("client_id_metadata_document_supported").is_none());
     assert_eq!(answer["issuer"], ORIGIN);
     assert_eq!(answer["token_endpoint"], "https://gw.example/api/auth/mcp/token");
     assert_eq!(

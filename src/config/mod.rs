@@ -123,16 +123,21 @@ pub struct OAuthConfig {
     pub root_resource: RootResource,
     /// Whether clients may register themselves (RFC 7591).
     pub dynamic_registration: bool,
-    /// Whether a client id may be the address of a metadata document.
-    pub client_documents: bool,
-    /// Hosts that such addresses may name.
-    pub allowed_client_hosts: Vec<HostPattern>,
-    /// Hosts that they may not name, whatever the list above says.
-    pub denied_client_hosts: Vec<HostPattern>,
+    /// Where metadata documents of clients may be; `None` if no client id is the address of one.
+    pub client_documents: Option<ClientHosts>,
     /// Hosts that https redirect URIs of clients may name which nobody wrote down here.
     pub allowed_redirect_hosts: Vec<HostPattern>,
     /// Clients known in advance.
     pub clients: Vec<Client>,
+}
+
+/// Whose metadata documents count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientHosts {
+    /// Hosts that their addresses may name.
+    pub allowed: Vec<HostPattern>,
+    /// Hosts that they may not name, even if they are on the other list.
+    pub denied: Vec<HostPattern>,
 }
 
 /// `oauth.root_resource`.
@@ -270,6 +275,15 @@ impl Default for Limits {
             idle_stream: None,
             requests_per_minute: None,
         }
+    }
+}
+
+impl ClientHosts {
+    /// Whether a host is on the one list and not on the other.
+    #[must_use]
+    pub fn welcome(&self, host: &str) -> bool {
+        let among = |list: &[HostPattern]| list.iter().any(|pattern| pattern.matches(host));
+        among(&self.allowed) && !among(&self.denied)
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::read::{At, Object};
 use super::values::shown;
-use super::{OAuthConfig, RootResource, ScopeInfo, client_keys, keys};
+use super::{ClientHosts, OAuthConfig, RootResource, ScopeInfo, client_keys, keys};
 use crate::domain::client::{Client, ClientAuthMethod, ClientDisplay, ClientId, ClientOrigin, GrantType};
 use crate::domain::clock::Timestamp;
 use crate::domain::scope::{Scope, ScopeToken};
@@ -33,9 +33,10 @@ fn defaults() -> OAuthConfig {
         endpoint_prefix: String::new(),
         root_resource: RootResource::Auto,
         dynamic_registration: true,
-        client_documents: true,
-        allowed_client_hosts: HostPattern::parse("*").into_iter().collect(),
-        denied_client_hosts: Vec::new(),
+        client_documents: Some(ClientHosts {
+            allowed: HostPattern::parse("*").into_iter().collect(),
+            denied: Vec::new(),
+        }),
         allowed_redirect_hosts: HostPattern::parse("*").into_iter().collect(),
         clients: Vec::new(),
     }
@@ -65,9 +66,7 @@ pub(super) fn read<'a>(object: &Object<'a>) -> (OAuthConfig, Vec<Mention<'a>>) {
         endpoint_prefix: object.or("endpoint_prefix", default.endpoint_prefix, At::endpoint_prefix),
         root_resource: object.or("root_resource", default.root_resource, At::root_resource),
         dynamic_registration: registration.or("dynamic", default.dynamic_registration, At::boolean),
-        client_documents: registration.or("client_id_metadata_documents", default.client_documents, At::boolean),
-        allowed_client_hosts: registration.or("allowed_client_hosts", default.allowed_client_hosts, At::host_patterns),
-        denied_client_hosts: registration.or("denied_client_hosts", default.denied_client_hosts, At::host_patterns),
+        client_documents: client_documents(&registration),
         allowed_redirect_hosts: registration.or(
             "allowed_redirect_hosts",
             default.allowed_redirect_hosts,
@@ -76,6 +75,18 @@ pub(super) fn read<'a>(object: &Object<'a>) -> (OAuthConfig, Vec<Mention<'a>>) {
         clients,
     };
     (config, mentions)
+}
+
+/// Metadata documents: on for all hosts unless something else is said. The lists are read even where they are off, so that
+/// mistakes in them are found.
+fn client_documents(registration: &Object<'_>) -> Option<ClientHosts> {
+    let any = HostPattern::parse("*").into_iter().collect();
+    let hosts = ClientHosts {
+        allowed: registration.or("allowed_client_hosts", any, At::host_patterns),
+        denied: registration.or("denied_client_hosts", Vec::new(), At::host_patterns),
+    };
+    let on = registration.or("client_id_metadata_documents", true, At::boolean);
+    on.then_some(hosts)
 }
 
 /// Lifetimes of access and refresh tokens: what refreshes may not end before what it refreshes.

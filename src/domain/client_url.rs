@@ -143,7 +143,7 @@ mod tests {
             ("HTTPS://client.example/a", E::Spelling),
             ("https://CLIENT.example/a", E::Spelling),
             ("https://client.example:443/a", E::Spelling),
-            ("https:///client.example/a", E::Path),
+            ("https:///client.example/a", E::Spelling),
             ("https://2130706433/a", E::Spelling),
             ("https://0x7f.1/a", E::Spelling),
             ("https://0177.0.0.1/a", E::Spelling),

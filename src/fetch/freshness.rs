@@ -21,14 +21,14 @@ pub(super) struct Freshness {
 
 impl Freshness {
     pub(super) fn of(headers: &HeaderMap) -> Self {
-        let mut directives = headers
+        let directives = headers
             .get_all(CACHE_CONTROL)
             .iter()
             .filter_map(|value| value.to_str().ok())
             .flat_map(|text| text.split(','))
             .map(|directive| directive.trim().to_ascii_lowercase());
         let (mut max_age, mut never, mut keeps) = (None, false, true);
-        while let Some(directive) = directives.next() {
+        for directive in directives {
             let (name, value) = directive.split_once('=').unwrap_or((&directive, ""));
             match name.trim() {
                 "max-age" => max_age = seconds(value),

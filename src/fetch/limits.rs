@@ -96,7 +96,7 @@ impl Limits {
 
     /// Lets a host rest that could not be reached. An error or a silence of one address is no reason: others
     /// may use the same host with other addresses.
-    pub(super) fn failed(&self, host: &str, error: &FetchError, now: Timestamp) {
+    pub(super) fn failed(&self, host: &str, error: FetchError, now: Timestamp) {
         let reached = match error {
             FetchError::Unreachable | FetchError::Tls | FetchError::Unresolved => false,
             FetchError::Forbidden
@@ -178,10 +178,10 @@ mod tests {
         let limits = Limits::new();
         for error in [FetchError::Status(404), FetchError::Timeout, FetchError::TooLarge] {
             assert!(limits.begin("a.example", Standing::New, at(0)).is_ok());
-            limits.failed("a.example", &error, at(0));
+            limits.failed("a.example", error, at(0));
         }
         assert!(limits.begin("a.example", Standing::New, at(0)).is_ok());
-        limits.failed("a.example", &FetchError::Unreachable, at(0));
+        limits.failed("a.example", FetchError::Unreachable, at(0));
         let refused = limits.begin("a.example", Standing::New, at(9)).err();
         assert_eq!(refused, Some(FetchError::Resting));
         assert!(limits.begin("a.example", Standing::New, at(10)).is_ok());

@@ -189,12 +189,11 @@ impl FetchError {
             if current.is::<rustls::Error>() {
                 return Self::Tls;
             }
-            // An io::Error shows only the cause of what it wraps, not the thing itself.
-            let wrapped = current.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-            if wrapped.is_some_and(|inner| inner.is::<rustls::Error>()) {
-                return Self::Tls;
-            }
-            cause = current.source();
+            // An io::Error names as its source not what it wraps, but the source of that.
+            cause = match current.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+                Some(inner) => Some(inner),
+                None => current.source(),
+            };
         }
         match (error.is_connect(), error.is_timeout()) {
             (true, _) => Self::Unreachable,
@@ -270,7 +269,7 @@ impl Fetcher {
         let result = self.ask(url, kind).await;
         drop(turn);
         if let Err(error) = &result {
-            self.limits.failed(&host, error, self.clock.now());
+            self.limits.failed(&host, *error, self.clock.now());
         }
         result
     }

@@ -33,7 +33,7 @@ pub(super) enum DocumentError {
 
 /// Whether a client id is the address of a document here.
 pub(super) fn is_document(config: &Config, id: &ClientId) -> bool {
-    config.oauth.client_documents && ClientUrl::looks_like_one(id, config.public_url.loopback)
+    config.oauth.client_documents.is_some() && ClientUrl::looks_like_one(id, config.public_url.loopback)
 }
 
 /// Whether such an id may be that of a client, without asking its site.
@@ -79,16 +79,8 @@ pub(super) async fn find(at: &Endpoints, id: &ClientId, patience: Patience) -> R
 fn is_welcome(config: &Config, url: &ClientUrl) -> bool {
     let host = url.host().trim_end_matches('.');
     let own = url.as_url().origin().ascii_serialization() == config.public_url.origin;
-    !own && config
-        .oauth
-        .allowed_client_hosts
-        .iter()
-        .any(|pattern| pattern.matches(host))
-        && !config
-            .oauth
-            .denied_client_hosts
-            .iter()
-            .any(|pattern| pattern.matches(host))
+    let hosts = config.oauth.client_documents.as_ref();
+    !own && hosts.is_some_and(|hosts| hosts.welcome(host))
 }
 
 fn refused(error: DocumentError) -> OAuthError {

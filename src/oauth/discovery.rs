@@ -79,7 +79,7 @@ pub fn authorization_server(at: &Endpoints, call: &Call<'_>) -> Answer {
         token_endpoint_auth_signing_alg_values_supported: algorithms.to_vec(),
         code_challenge_methods_supported: ["S256"],
         authorization_response_iss_parameter_supported: config.oauth.issuer_in_response.then_some(true),
-        client_id_metadata_document_supported: config.oauth.client_documents.then_some(true),
+        client_id_metadata_document_supported: config.oauth.client_documents.as_ref().map(|_| true),
     })
 }
 

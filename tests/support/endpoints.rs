@@ -20,7 +20,8 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, Request, StatusCode};
 use mcpgate::config::{
-    Account, Config, Limits, OAuthConfig, PublicUrl, RootResource, ScopeInfo, StoreConfig, Upstream, UpstreamUrl,
+    Account, ClientHosts, Config, Limits, OAuthConfig, PublicUrl, RootResource, ScopeInfo, StoreConfig, Upstream,
+    UpstreamUrl,
 };
 use mcpgate::domain::client::{Client, ClientId};
 use mcpgate::domain::clock::{Clock as _, ManualClock, Timestamp};
@@ -99,9 +100,10 @@ pub fn config() -> Config {
             endpoint_prefix: String::new(),
             root_resource: RootResource::Auto,
             dynamic_registration: true,
-            client_documents: true,
-            allowed_client_hosts: vec![HostPattern::parse("*").unwrap()],
-            denied_client_hosts: Vec::new(),
+            client_documents: Some(ClientHosts {
+                allowed: vec![HostPattern::parse("*").unwrap()],
+                denied: Vec::new(),
+            }),
             allowed_redirect_hosts: vec![HostPattern::parse("*").unwrap()],
             clients: Vec::new(),
         },
