@@ -16,7 +16,7 @@ test: ## Check everything: format, lints, tests, real clients, pages in a browse
 
 bench: ## Measure, and write docs/benchmarks.md
 	@tests/setup.sh bench
-	cargo build --release --locked --bins --examples
+	cargo build --release --locked --bins --example bench-upstream --example bench-plain-proxy --example bench-issue
 	@python3 tests/bench/run.py
 
 setup: ## Install what `make test` needs

@@ -15,9 +15,11 @@ use tokio::task::JoinHandle;
 
 use crate::config::{Config, StoreConfig};
 use crate::domain::clock::Clock;
-use crate::fetch::{self, Fetcher, SystemNetwork};
+use crate::fetch::{self, Fetcher, Reach, SystemNetwork};
 use crate::identity::Identity;
 use crate::oauth::Endpoints;
+use crate::oauth::dpop::Proofs;
+use crate::oauth::keyring::Keyring;
 use crate::oauth::remote::Remote;
 use crate::proxy::Gateway;
 use crate::proxy::listener::Bound;
@@ -116,18 +118,15 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Sta
         source: source.into(),
     })?;
     let store: Arc<dyn Store> = Arc::new(opened?);
-    let rules = fetch::Rules {
-        loopback: config.public_url.loopback,
-        roots: config.outbound_roots.clone(),
-    };
-    let observer = Arc::new(Fetches(Arc::clone(&metrics)));
-    let fetcher = Fetcher::new(rules, Arc::new(SystemNetwork), Arc::clone(&clock), observer)?;
+    let remote = remote(&config, &clock, &metrics)?;
     let endpoints = Arc::new(Endpoints {
-        remote: Remote::new(Arc::new(fetcher)),
+        remote,
         identity: Arc::new(Identity::new(Arc::clone(&config))),
         signing_key: store.signing_key("browser").await?,
         store: Arc::clone(&store),
         metrics: Arc::clone(&metrics),
+        keyring: Keyring::default(),
+        proofs: Proofs::new(store.signing_key("dpop").await?, clock.now()),
         clock: Arc::clone(&clock),
         config,
     });
@@ -191,6 +190,22 @@ impl fetch::Observer for Fetches {
     fn fetched(&self, kind: fetch::Kind, outcome: &'static str) {
         self.0.fetch(kind.as_str(), outcome);
     }
+}
+
+/// Who asks others: where strangers say, only on the public internet; where the configuration says, anywhere.
+fn remote(config: &Config, clock: &Arc<dyn Clock>, metrics: &Arc<Metrics>) -> Result<Remote, fetch::SetupError> {
+    let fetcher = |reach| {
+        let roots = config.outbound_roots.clone();
+        let observer = Arc::new(Fetches(Arc::clone(metrics)));
+        let clock = Arc::clone(clock);
+        Fetcher::new(fetch::Rules { reach, roots }, Arc::new(SystemNetwork), clock, observer).map(Arc::new)
+    };
+    let strangers = if config.public_url.loopback {
+        Reach::ThisMachine
+    } else {
+        Reach::Public
+    };
+    Ok(Remote::new(fetcher(strangers)?, fetcher(Reach::Anywhere)?))
 }
 
 /// Removes what has expired and gives its space back, for ever.

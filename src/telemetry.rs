@@ -82,6 +82,14 @@ pub enum IssuedBy {
     AuthorizationCode,
     /// A refresh token was rotated.
     RefreshToken,
+    /// A client acts for itself.
+    ClientCredentials,
+    /// A person allowed a device.
+    DeviceCode,
+    /// A trusted issuer vouched for a person.
+    JwtBearer,
+    /// A token was exchanged.
+    TokenExchange,
 }
 
 /// Every metric, with a registry of its own. The doc comment of a field is its help text.
@@ -183,6 +191,10 @@ impl IssuedBy {
         match self {
             Self::AuthorizationCode => "authorization_code",
             Self::RefreshToken => "refresh_token",
+            Self::ClientCredentials => "client_credentials",
+            Self::DeviceCode => "device_code",
+            Self::JwtBearer => "jwt_bearer",
+            Self::TokenExchange => "token_exchange",
         }
     }
 }

@@ -14,10 +14,13 @@ use std::sync::LazyLock;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use mcpgate::domain::client::{Client, ClientAuthMethod, ClientId, ClientKeys, ClientOrigin, GrantType, KeySource};
+use mcpgate::domain::client::{
+    Client, ClientAuthMethod, ClientId, ClientKeys, ClientOrigin, GrantType, KeySource, Permissions,
+};
 use mcpgate::domain::clock::Timestamp;
 use mcpgate::domain::key::{Algorithm, KeyRecord, PrivateKey};
 use mcpgate::domain::uri::{HostPattern, RedirectUri};
+use mcpgate::fetch::Network;
 use mcpgate::jose::SigningKey;
 use serde_json::{Value, json};
 use sha2::Sha256;
@@ -76,13 +79,21 @@ impl World {
                 algorithm: None,
             }),
             redirect_uris: vec![RedirectUri::parse(REDIRECT, &hosts).unwrap()],
-            grant_types: GrantType::ALL.to_vec(),
+            grant_types: vec![
+                GrantType::AuthorizationCode,
+                GrantType::RefreshToken,
+                GrantType::ClientCredentials,
+            ],
             scope: None,
             name: None,
             display: mcpgate::domain::client::ClientDisplay::default(),
+            id_token_algorithm: None,
+            key_bound: false,
+            permissions: Permissions::default(),
             created_at: Timestamp::from_millis(0),
         });
-        let gateway = Gateway::in_network(config, Arc::new(Memory::default()), Names::of(&site));
+        let network: Arc<dyn Network> = Names::of(&site);
+        let gateway = Gateway::in_network(config, Arc::new(Memory::default()), &network);
         let world = Self { gateway, site };
         world.document(&json!(["private_key_jwt"]));
         world.publish(&[RSA.public()]);

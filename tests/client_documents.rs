@@ -17,6 +17,7 @@ use http::Method;
 use mcpgate::config::{ClientHosts, Config};
 use mcpgate::domain::client::{Client, ClientId, ClientOrigin};
 use mcpgate::domain::uri::HostPattern;
+use mcpgate::fetch::Network;
 use serde_json::{Value, json};
 use support::endpoints::{Gateway, ORIGIN, Reply, VERIFIER};
 use support::memory::Memory;
@@ -45,7 +46,8 @@ impl World {
         config.outbound_roots = vec![site.root.clone()];
         change(&mut config);
         let store = Arc::new(Memory::default());
-        let gateway = Gateway::in_network(config, store.clone(), names.clone());
+        let network: Arc<dyn Network> = names.clone();
+        let gateway = Gateway::in_network(config, store.clone(), &network);
         Self {
             people: People { gateway, store },
             site,

@@ -125,6 +125,7 @@ fn the_example_shows_the_defaults() {
     let examples = [
         "listen[].",
         "oauth.clients[].",
+        "oauth.trusted_issuers[].",
         "scopes[].",
         "users[].email",
         "users[].name",
@@ -159,6 +160,7 @@ fn the_example_has_every_key_and_no_other() {
         "the secret of the nightly job\n",
     )
     .unwrap();
+    std::fs::write(directory.path().join("keys.json"), "{\"keys\": []}").unwrap();
     let environment = |name: &str| {
         ["CI_RUNNER_SECRET", "EVERYTHING_KEY"]
             .contains(&name)
@@ -386,7 +388,8 @@ scopes:
         (Some(ClientAuthMethod::None), false)
     );
     assert_eq!(public.scope.as_ref().unwrap().to_string(), "one:read extra");
-    assert_eq!(public.grant_types, GrantType::ALL);
+    let default = [GrantType::AuthorizationCode, GrantType::RefreshToken];
+    assert_eq!(public.grant_types, default);
     assert_eq!(secret.auth_method, Some(ClientAuthMethod::ClientSecretPost));
     assert!(secret.secret.unwrap().matches("a secret of many letters"));
     assert_eq!(

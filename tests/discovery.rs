@@ -9,12 +9,13 @@ mod support {
 
 use bytes::Bytes;
 use http::Request;
-use mcpgate::config::RootResource;
+use mcpgate::config::{IssuerKeys, RootResource, TrustedIssuer, UsersBy};
 use mcpgate::domain::uri::Resource;
 use serde_json::json;
 use support::endpoints::{FILES, Gateway, NOTES, ORIGIN};
 
 const SERVER: &str = "/.well-known/oauth-authorization-server";
+const OPENID: &str = "/.well-known/openid-configuration";
 const RESOURCE: &str = "/.well-known/oauth-protected-resource";
 
 #[tokio::test]
@@ -27,6 +28,7 @@ async fn the_server_says_what_it_can_do_and_nothing_else() {
     assert_eq!(reply.header("access-control-allow-origin"), Some("*"));
     let methods = json!(["none", "client_secret_post", "client_secret_basic", "private_key_jwt"]);
     let algorithms = json!(["RS256", "ES256", "PS256", "EdDSA"]);
+    let proofs = json!(["ES256", "RS256", "PS256", "EdDSA"]);
     let expected = json!({
         "issuer": "https://gw.example",
         "authorization_endpoint": "https://gw.example/authorize",
@@ -40,14 +42,104 @@ async fn the_server_says_what_it_can_do_and_nothing_else() {
         ],
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
-        "grant_types_supported": ["authorization_code", "refresh_token"],
+        "grant_types_supported": ["authorization_code", "refresh_token", "client_credentials"],
         "token_endpoint_auth_methods_supported": methods,
         "token_endpoint_auth_signing_alg_values_supported": algorithms,
         "code_challenge_methods_supported": ["S256"],
         "authorization_response_iss_parameter_supported": true,
         "client_id_metadata_document_supported": true,
+        "introspection_endpoint": "https://gw.example/introspect",
+        "introspection_endpoint_auth_methods_supported": ["client_secret_post", "client_secret_basic"],
+        "pushed_authorization_request_endpoint": "https://gw.example/par",
+        "dpop_signing_alg_values_supported": proofs,
+        "protected_resources": [FILES, NOTES],
+        "jwks_uri": "https://gw.example/jwks.json",
+        "userinfo_endpoint": "https://gw.example/userinfo",
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["RS256", "ES256"],
+        "claims_supported": [
+            "iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "at_hash", "azp", "name", "preferred_username", "email",
+            "email_verified", "groups"
+        ],
+        "prompt_values_supported": ["none", "login", "consent", "select_account"],
+        "claims_parameter_supported": false,
+        "request_parameter_supported": false,
+        "request_uri_parameter_supported": false,
     });
     assert_eq!(reply.json(), expected);
+    // OpenID Connect Discovery wants the same under its own name.
+    for path in [
+        OPENID.to_owned(),
+        format!("{OPENID}/files/mcp"),
+        format!("/files/mcp{OPENID}"),
+    ] {
+        assert_eq!(gateway.get(&path).await.fine().json(), expected, "{path}");
+    }
+}
+
+/// Spec: A5, A11, A18, G5
+#[tokio::test]
+async fn what_is_turned_on_or_off_is_announced_or_not() {
+    let gateway = Gateway::with(|config| {
+        config.oauth.scopes = "profile".parse().unwrap();
+        config.oauth.dpop = false;
+        config.oauth.pushed_authorization_requests = false;
+        config.oauth.grants.client_credentials = false;
+    });
+    let answer = gateway.get(SERVER).await.fine().json();
+    for member in [
+        "userinfo_endpoint",
+        "id_token_signing_alg_values_supported",
+        "dpop_signing_alg_values_supported",
+        "pushed_authorization_request_endpoint",
+        "device_authorization_endpoint",
+        "authorization_grant_profiles_supported",
+    ] {
+        assert!(answer.get(member).is_none(), "{member}");
+    }
+    assert_eq!(
+        answer["grant_types_supported"],
+        json!(["authorization_code", "refresh_token"])
+    );
+    for path in [OPENID, "/userinfo"] {
+        assert_eq!(gateway.get(path).await.status, 404, "{path}");
+    }
+    for path in ["/par", "/device_authorization"] {
+        assert_eq!(
+            gateway.post(path, None, &[("client_id", "x")]).await.status,
+            404,
+            "{path}"
+        );
+    }
+    let gateway = Gateway::with(|config| {
+        config.oauth.grants.device_code = true;
+        config.oauth.grants.token_exchange = true;
+        config.oauth.trusted_issuers = vec![TrustedIssuer {
+            issuer: "https://idp.example".to_owned(),
+            keys: IssuerKeys::Inline(json!({"keys": []})),
+            users_by: UsersBy::Email,
+        }];
+    });
+    let answer = gateway.get(SERVER).await.fine().json();
+    assert_eq!(
+        answer["device_authorization_endpoint"],
+        "https://gw.example/device_authorization"
+    );
+    assert_eq!(
+        answer["authorization_grant_profiles_supported"],
+        json!(["urn:ietf:params:oauth:grant-profile:id-jag"])
+    );
+    assert_eq!(
+        answer["grant_types_supported"],
+        json!([
+            "authorization_code",
+            "refresh_token",
+            "client_credentials",
+            "urn:ietf:params:oauth:grant-type:device_code",
+            "urn:ietf:params:oauth:grant-type:jwt-bearer",
+            "urn:ietf:params:oauth:grant-type:token-exchange",
+        ])
+    );
 }
 
 #[tokio::test]
@@ -98,9 +190,8 @@ async fn the_server_s_document_is_found_under_every_upstream_and_nowhere_else() 
         format!("{SERVER}/NOTES"),
         format!("{SERVER}/notes//"),
         format!("/nothing{SERVER}"),
-        "/.well-known/openid-configuration".to_owned(),
-        "/.well-known/openid-configuration/notes".to_owned(),
-        "/notes/.well-known/openid-configuration".to_owned(),
+        "/.well-known/openid-configuration/nothing".to_owned(),
+        "/nothing/.well-known/openid-configuration".to_owned(),
         "/.well-known/jwks.json".to_owned(),
     ] {
         let reply = gateway.get(&path).await;
@@ -117,7 +208,7 @@ async fn the_server_s_document_is_found_under_every_upstream_and_nowhere_else() 
 async fn a_reserved_path_is_not_found_by_any_method() {
     let gateway = Gateway::new();
     for method in [http::Method::GET, http::Method::POST, http::Method::PUT] {
-        for path in ["/introspect", "/userinfo", "/account"] {
+        for path in ["/account", "/.well-known/anything"] {
             let request = Request::builder().method(method.clone()).uri(path);
             let reply = gateway.send(request.body(Bytes::new()).unwrap()).await;
             assert_eq!(reply.status.as_u16(), 404, "{method} {path}");
@@ -132,6 +223,7 @@ async fn each_upstream_has_a_document_of_its_own() {
         "resource": FILES,
         "authorization_servers": [ORIGIN],
         "bearer_methods_supported": ["header"],
+        "dpop_signing_alg_values_supported": ["ES256", "RS256", "PS256", "EdDSA"],
         "scopes_supported": ["files:read"],
         "resource_name": "files",
     });
@@ -280,7 +372,7 @@ async fn head_is_answered_and_other_methods_are_not() {
         for method in ["POST", "PUT", "DELETE", "PATCH"] {
             let reply = send(method).await;
             reply.refused(405, "invalid_request");
-            assert_eq!(reply.header("allow"), Some("GET"));
+            assert_eq!(reply.header("allow"), Some("GET, HEAD, OPTIONS"));
         }
         let preflight = send("OPTIONS").await;
         assert_eq!(preflight.status, 204);

@@ -64,11 +64,14 @@ dependencies() {
 part "setup" tests/setup.sh test
 part "format" cargo fmt --check
 part "clippy" cargo clippy --locked --quiet --all-targets -- -D warnings
-part "build" cargo build --locked
+# With the tests, so that dependencies are built once: some have more features there.
+part "build" cargo build --locked --all-targets
 part "tests" cargo nextest run --locked
 part "documentation tests" cargo test --locked --quiet --doc
 part "shipped configurations" shipped_configurations
 part "real clients" node tests/clients/run.mjs
+part "concurrent refresh and theft" node tests/clients/refresh.mjs
+part "strict judges" node tests/judges/run.mjs
 part "pages in a browser" node tests/clients/with-gateway.mjs node tests/browser/pages.mjs
 part "dependencies" dependencies
 part "deploy" deploy/lint.sh

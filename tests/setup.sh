@@ -111,6 +111,7 @@ python_environment() { # NAME REQUIREMENTS
 
 python_environment python-1 tests/clients/python-1/requirements.txt
 python_environment python-2 tests/clients/python-2/requirements.txt
+python_environment judges tests/judges/requirements.txt
 
 # --- cargo-deny and cargo-nextest ------------------------------------------------------------------------------------
 

@@ -43,6 +43,9 @@ fn configured(id: &str, secret: Option<&str>, grant_types: &[GrantType]) -> Clie
         scope: None,
         name: None,
         display: mcpgate::domain::client::ClientDisplay::default(),
+        id_token_algorithm: None,
+        key_bound: false,
+        permissions: mcpgate::domain::client::Permissions::default(),
         created_at: Timestamp::from_millis(0),
     }
 }
@@ -118,7 +121,7 @@ async fn only_a_posted_form_is_read() {
     ];
     let get = gateway.get(&format!("/token?{}", form(&parameters))).await;
     get.refused(405, "invalid_request");
-    assert_eq!(get.header("allow"), Some("POST"));
+    assert_eq!(get.header("allow"), Some("POST, OPTIONS"));
     let document: serde_json::Map<_, _> = parameters.iter().map(|(k, v)| ((*k).to_owned(), json!(v))).collect();
     for (content_type, body) in [
         (Some("application/json"), serde_json::to_string(&document).unwrap()),
@@ -179,8 +182,10 @@ async fn grant_type_is_required_and_must_be_one_of_ours() {
         .refused(400, "invalid_request");
     for other in [
         "password",
-        "client_credentials",
         "implicit",
+        "urn:ietf:params:oauth:grant-type:device_code",
+        "urn:ietf:params:oauth:grant-type:jwt-bearer",
+        "urn:ietf:params:oauth:grant-type:token-exchange",
         "AUTHORIZATION_CODE",
         "authorization_code ",
     ] {

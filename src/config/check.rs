@@ -9,7 +9,7 @@ use super::problems::Problems;
 use super::read::{At, Object, Reader};
 use super::upstreams::Surroundings;
 use super::values::{read_bounded, shown};
-use super::{Config, PublicUrl, RootResource, StoreConfig, keys, listen, oauth, people, tls, upstreams, yaml};
+use super::{Config, PublicUrl, RootResource, StoreConfig, grants, keys, listen, oauth, people, tls, upstreams, yaml};
 use crate::domain::scope::Scope;
 
 /// Largest configuration that is read.
@@ -80,6 +80,7 @@ fn config(root: &At<'_>) -> Option<Config> {
         outbound_roots: outbound_roots(&top, root.reader.directory),
     };
     root_resource(&object, &config);
+    grants::client_upstreams(&object, &config);
     let known = scopes_of(&config);
     for (at, scope) in mentions {
         if !known.contains(scope.as_str()) {

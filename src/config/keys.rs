@@ -28,6 +28,10 @@ pub(super) const OAUTH: &[&str] = &[
     "root_resource",
     "registration",
     "clients",
+    "grants",
+    "pushed_authorization_requests",
+    "dpop",
+    "trusted_issuers",
 ];
 pub(super) const REGISTRATION: &[&str] = &[
     "dynamic",
@@ -36,6 +40,8 @@ pub(super) const REGISTRATION: &[&str] = &[
     "denied_client_hosts",
     "allowed_redirect_hosts",
 ];
+pub(super) const GRANTS: &[&str] = &["client_credentials", "device_code", "token_exchange"];
+pub(super) const TRUSTED_ISSUER: &[&str] = &["issuer", "jwks_uri", "jwks_file", "users_by"];
 pub(super) const CLIENT: &[&str] = &[
     "client_id",
     "client_secret",
@@ -46,6 +52,10 @@ pub(super) const CLIENT: &[&str] = &[
     "token_endpoint_auth_method",
     "grant_types",
     "scope",
+    "id_token_signed_response_alg",
+    "dpop_bound_access_tokens",
+    "upstreams",
+    "introspects",
 ];
 pub(super) const SCOPE: &[&str] = &["name", "description", "groups"];
 pub(super) const USER: &[&str] = &["username", "password_hash", "email", "name", "groups"];
@@ -83,6 +93,8 @@ const MAPS: &[(&str, &[&str])] = &[
     ("oauth.registration.", REGISTRATION),
     ("oauth.clients[].", CLIENT),
     ("oauth.clients[].client_secret.", SECRET),
+    ("oauth.grants.", GRANTS),
+    ("oauth.trusted_issuers[].", TRUSTED_ISSUER),
     ("scopes[].", SCOPE),
     ("users[].", USER),
     ("upstreams[].", UPSTREAM),

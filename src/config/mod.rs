@@ -3,6 +3,7 @@
 
 mod check;
 mod client_keys;
+mod grants;
 mod headers;
 mod keys;
 mod listen;
@@ -102,6 +103,7 @@ pub enum StoreConfig {
 
 /// `oauth`.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the file")]
 pub struct OAuthConfig {
     /// Scopes that exist for every upstream.
     pub scopes: Scope,
@@ -129,6 +131,54 @@ pub struct OAuthConfig {
     pub allowed_redirect_hosts: Vec<HostPattern>,
     /// Clients known in advance.
     pub clients: Vec<Client>,
+    /// The grants that can be switched.
+    pub grants: Grants,
+    /// Whether clients may push authorization requests (RFC 9126).
+    pub pushed_authorization_requests: bool,
+    /// Whether tokens may be bound to keys (RFC 9449).
+    pub dpop: bool,
+    /// Whose identity assertions are taken (ID-JAG); without any, that grant is off.
+    pub trusted_issuers: Vec<TrustedIssuer>,
+}
+
+/// `oauth.grants`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grants {
+    /// RFC 6749 §4.4, for clients of this file that have a credential.
+    pub client_credentials: bool,
+    /// RFC 8628.
+    pub device_code: bool,
+    /// RFC 8693, for clients of this file that name it.
+    pub token_exchange: bool,
+}
+
+/// An entry of `oauth.trusted_issuers`: an identity provider whose assertions stand for a sign-in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustedIssuer {
+    /// `iss`, byte for byte.
+    pub issuer: String,
+    /// Its public keys.
+    pub keys: IssuerKeys,
+    /// How its people are found among ours.
+    pub users_by: UsersBy,
+}
+
+/// Where the keys of an issuer are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IssuerKeys {
+    /// In a file, read when the configuration was.
+    Inline(serde_json::Value),
+    /// Behind an https URL.
+    Uri(String),
+}
+
+/// How a person of another issuer is found among the accounts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UsersBy {
+    /// The claim `email` is the account's e-mail address.
+    Email,
+    /// The claim `sub` is the account's username.
+    Subject,
 }
 
 /// Whose metadata documents count.

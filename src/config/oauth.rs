@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::read::{At, Object};
 use super::values::shown;
-use super::{ClientHosts, OAuthConfig, RootResource, ScopeInfo, client_keys, keys};
-use crate::domain::client::{Client, ClientAuthMethod, ClientDisplay, ClientId, ClientOrigin, GrantType};
+use super::{ClientHosts, Grants, OAuthConfig, RootResource, ScopeInfo, client_keys, grants, keys};
+use crate::domain::client::{Client, ClientAuthMethod, ClientDisplay, ClientId, ClientOrigin, GrantType, Permissions};
 use crate::domain::clock::Timestamp;
 use crate::domain::scope::{Scope, ScopeToken};
 use crate::domain::secret::SecretHash;
@@ -19,26 +19,38 @@ const DAY: Duration = Duration::from_secs(86_400);
 const MIN_SECRET: usize = 16;
 /// Most redirect URIs of one client.
 const MAX_REDIRECT_URIS: usize = 100;
+/// What a client may use if its entry does not say.
+const DEFAULT_GRANTS: [GrantType; 2] = [GrantType::AuthorizationCode, GrantType::RefreshToken];
 
 /// What holds where nothing is said (contract of the configuration file).
-fn defaults() -> OAuthConfig {
-    OAuthConfig {
-        scopes: "openid profile email offline_access".parse().unwrap_or_default(),
-        code_expires_in: 10 * MINUTE,
-        access_token_expires_in: 60 * MINUTE,
-        refresh_token_expires_in: 7 * DAY,
-        require_pkce: true,
-        refresh_grace: MINUTE,
-        issuer_in_response: true,
-        endpoint_prefix: String::new(),
-        root_resource: RootResource::Auto,
-        dynamic_registration: true,
-        client_documents: Some(ClientHosts {
-            allowed: HostPattern::parse("*").into_iter().collect(),
-            denied: Vec::new(),
-        }),
-        allowed_redirect_hosts: HostPattern::parse("*").into_iter().collect(),
-        clients: Vec::new(),
+impl Default for OAuthConfig {
+    fn default() -> Self {
+        Self {
+            scopes: "openid profile email offline_access".parse().unwrap_or_default(),
+            code_expires_in: 10 * MINUTE,
+            access_token_expires_in: 60 * MINUTE,
+            refresh_token_expires_in: 7 * DAY,
+            require_pkce: true,
+            refresh_grace: MINUTE,
+            issuer_in_response: true,
+            endpoint_prefix: String::new(),
+            root_resource: RootResource::Auto,
+            dynamic_registration: true,
+            client_documents: Some(ClientHosts {
+                allowed: HostPattern::parse("*").into_iter().collect(),
+                denied: Vec::new(),
+            }),
+            allowed_redirect_hosts: HostPattern::parse("*").into_iter().collect(),
+            clients: Vec::new(),
+            grants: Grants {
+                client_credentials: true,
+                device_code: false,
+                token_exchange: false,
+            },
+            pushed_authorization_requests: true,
+            dpop: true,
+            trusted_issuers: Vec::new(),
+        }
     }
 }
 
@@ -48,7 +60,7 @@ pub(super) type Mention<'a> = (At<'a>, ScopeToken);
 /// `oauth`, and the scopes that its clients mention.
 pub(super) fn read<'a>(object: &Object<'a>) -> (OAuthConfig, Vec<Mention<'a>>) {
     let registration = object.section("registration", keys::REGISTRATION);
-    let default = defaults();
+    let default = OAuthConfig::default();
     let (access_token_expires_in, refresh_token_expires_in) = lifetimes(object, &default);
     let (clients, mentions) = clients(object);
     let config = OAuthConfig {
@@ -73,6 +85,14 @@ pub(super) fn read<'a>(object: &Object<'a>) -> (OAuthConfig, Vec<Mention<'a>>) {
             At::host_patterns,
         ),
         clients,
+        grants: grants::read(object, default.grants),
+        pushed_authorization_requests: object.or(
+            "pushed_authorization_requests",
+            default.pushed_authorization_requests,
+            At::boolean,
+        ),
+        dpop: object.or("dpop", default.dpop, At::boolean),
+        trusted_issuers: grants::trusted_issuers(object),
     };
     (config, mentions)
 }
@@ -179,10 +199,20 @@ fn client<'a>(object: &Object<'a>, id: Option<ClientId>, mentions: &mut Vec<Ment
             _ => Some(method),
         }
     });
-    let redirect_uris = object.required("redirect_uris", "[https://ci.example.com/callback]");
-    let redirect_uris = redirect_uris.and_then(At::redirect_uris);
+    let grant_types = object.or("grant_types", DEFAULT_GRANTS.to_vec(), At::grant_types);
+    let redirect_uris = match object.get("redirect_uris") {
+        None if !grant_types.contains(&GrantType::AuthorizationCode) => Some(Vec::new()),
+        _ => object
+            .required("redirect_uris", "[https://ci.example.com/callback]")
+            .and_then(At::redirect_uris),
+    };
+    if grant_types.iter().any(|grant| grants::NEEDS_CREDENTIAL.contains(grant))
+        && secret_at.is_none()
+        && let Some(at) = object.get("grant_types")
+    {
+        at.problem("has a grant for which a client must authenticate; give it a client_secret");
+    }
     let scope = object.optional("scope", |at| at.client_scope(mentions));
-    let grant_types = object.or("grant_types", GrantType::ALL.to_vec(), At::grant_types);
     let name = object.optional("client_name", |at| at.text().map(str::to_owned));
     Some(Client {
         id: id?,
@@ -199,6 +229,12 @@ fn client<'a>(object: &Object<'a>, id: Option<ClientId>, mentions: &mut Vec<Ment
         scope,
         name,
         display: ClientDisplay::default(),
+        id_token_algorithm: object.optional("id_token_signed_response_alg", At::signing_algorithm),
+        key_bound: object.or("dpop_bound_access_tokens", false, At::boolean),
+        permissions: Permissions {
+            upstreams: object.optional("upstreams", At::names),
+            introspects: object.or("introspects", Vec::new(), At::names),
+        },
         created_at: Timestamp::from_millis(0),
     })
 }
@@ -270,13 +306,13 @@ impl<'a> At<'a> {
     fn grant_types(&self) -> Option<Vec<GrantType>> {
         let mut found = Vec::new();
         for item in self.list()? {
-            if let Some(grant) = item.word(&GrantType::ALL.map(|grant| (grant.as_str(), grant)))
+            if let Some(grant) = item.word(&grants::WORDS)
                 && !found.contains(&grant)
             {
                 found.push(grant);
             }
         }
-        if found.contains(&GrantType::AuthorizationCode) {
+        if found.iter().any(|grant| *grant != GrantType::RefreshToken) {
             return Some(found);
         }
         self.refuse("lacks authorization_code, without which a client gets nothing to refresh")

@@ -244,6 +244,39 @@ impl<'a> At<'a> {
         }
     }
 
+    /// The entries of a map that is read elsewhere, without a word about what is wrong with it.
+    pub(super) fn peek(&self) -> Option<Vec<(&'a str, At<'a>)>> {
+        let Data::Map(map) = &self.node.data else { return None };
+        let entry = |entry: &'a super::yaml::Entry| {
+            let value = At {
+                reader: self.reader,
+                path: child(&self.path, &entry.key),
+                line: entry.line,
+                node: &entry.value,
+            };
+            (entry.key.as_str(), value)
+        };
+        Some(map.iter().take(MAX_ENTRIES).map(entry).collect())
+    }
+
+    /// The items of a list that are text, likewise.
+    pub(super) fn peek_texts(&self) -> Vec<(At<'a>, &'a str)> {
+        let Data::List(items) = &self.node.data else {
+            return Vec::new();
+        };
+        let item = |(index, node): (usize, &'a Node)| {
+            let Data::Text(text) = &node.data else { return None };
+            let at = At {
+                reader: self.reader,
+                path: format!("{}[{index}]", self.path),
+                line: node.line,
+                node,
+            };
+            Some((at, text.as_str()))
+        };
+        items.iter().take(MAX_ENTRIES).enumerate().filter_map(item).collect()
+    }
+
     /// A number or a word, as it is written: for values with a unit, which may lack it.
     pub(super) fn written(&self) -> Option<&'a str> {
         match &self.node.data {

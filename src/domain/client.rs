@@ -41,6 +41,14 @@ pub enum GrantType {
     AuthorizationCode,
     /// RFC 6749 §6.
     RefreshToken,
+    /// RFC 6749 §4.4: for itself.
+    ClientCredentials,
+    /// RFC 8628.
+    DeviceCode,
+    /// RFC 7523 §2.1, with an identity assertion of a trusted issuer.
+    JwtBearer,
+    /// RFC 8693.
+    TokenExchange,
 }
 
 /// How a client became known.
@@ -80,6 +88,15 @@ pub struct Client {
     pub name: Option<String>,
     /// Registered metadata that is handed back and never used (RFC 7591 §3.2.1).
     pub display: ClientDisplay,
+    /// How its ID tokens are signed; RS256 if it never said (OpenID Connect Registration §2).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id_token_algorithm: Option<Algorithm>,
+    /// Whether all its tokens have to be bound to a key (RFC 9449 §5.2).
+    #[serde(default)]
+    pub key_bound: bool,
+    /// What whoever runs the gateway allows it besides.
+    #[serde(default)]
+    pub permissions: Permissions,
     /// When it became known.
     pub created_at: Timestamp,
 }
@@ -102,6 +119,16 @@ pub enum KeySource {
     Inline(String),
     /// At this address, `jwks_uri`.
     At(String),
+}
+
+/// What the configuration allows a client that nobody could ask for by registering.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Permissions {
+    /// The upstreams that it may get tokens for, by name; `None` for all.
+    pub upstreams: Option<Vec<String>>,
+    /// The upstreams whose tokens it may introspect, by name, besides its own tokens (RFC 7662 §2.1).
+    pub introspects: Vec<String>,
 }
 
 /// Metadata about a client's makers; handed back, never fetched and never linked.
@@ -201,7 +228,14 @@ impl ClientAuthMethod {
 
 impl GrantType {
     /// Every grant type that we know.
-    pub const ALL: [Self; 2] = [Self::AuthorizationCode, Self::RefreshToken];
+    pub const ALL: [Self; 6] = [
+        Self::AuthorizationCode,
+        Self::RefreshToken,
+        Self::ClientCredentials,
+        Self::DeviceCode,
+        Self::JwtBearer,
+        Self::TokenExchange,
+    ];
 
     /// The registered name.
     #[must_use]
@@ -209,6 +243,10 @@ impl GrantType {
         match self {
             Self::AuthorizationCode => "authorization_code",
             Self::RefreshToken => "refresh_token",
+            Self::ClientCredentials => "client_credentials",
+            Self::DeviceCode => "urn:ietf:params:oauth:grant-type:device_code",
+            Self::JwtBearer => "urn:ietf:params:oauth:grant-type:jwt-bearer",
+            Self::TokenExchange => "urn:ietf:params:oauth:grant-type:token-exchange",
         }
     }
 
@@ -275,6 +313,12 @@ impl Client {
 pub struct RedirectTarget(String);
 
 impl RedirectTarget {
+    /// A page of this gateway: where requests lead that have no client to be sent back to (RFC 8628 §3.3).
+    #[must_use]
+    pub const fn page_of_ours(url: String) -> Self {
+        Self(url)
+    }
+
     /// The URI exactly as the request had it.
     #[must_use]
     pub fn as_str(&self) -> &str {

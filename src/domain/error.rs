@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-/// The codes of RFC 6749 §4.1.2.1 and §5.2, RFC 7591 §3.2.2, RFC 8707 §2 and OpenID Connect Core §3.1.2.6 that we answer with.
+/// The codes of RFC 6749 §4.1.2.1 and §5.2, RFC 7591 §3.2.2, RFC 8628 §3.5, RFC 8707 §2, RFC 9449 and OpenID Connect Core §3.1.2.6 that we answer with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the names are the specifications'")]
 pub enum ErrorCode {
@@ -27,6 +27,12 @@ pub enum ErrorCode {
     InvalidClientMetadata,
     InvalidToken,
     InsufficientScope,
+    InvalidDpopProof,
+    UseDpopNonce,
+    AuthorizationPending,
+    SlowDown,
+    ExpiredToken,
+    InvalidRequestUri,
 }
 
 /// An error for a client. The description is written for its developer; the cause goes to the log and has no way onto
@@ -68,6 +74,12 @@ impl ErrorCode {
             Self::InvalidClientMetadata => "invalid_client_metadata",
             Self::InvalidToken => "invalid_token",
             Self::InsufficientScope => "insufficient_scope",
+            Self::InvalidDpopProof => "invalid_dpop_proof",
+            Self::UseDpopNonce => "use_dpop_nonce",
+            Self::AuthorizationPending => "authorization_pending",
+            Self::SlowDown => "slow_down",
+            Self::ExpiredToken => "expired_token",
+            Self::InvalidRequestUri => "invalid_request_uri",
         }
     }
 
@@ -94,7 +106,13 @@ impl ErrorCode {
             | Self::RequestNotSupported
             | Self::RequestUriNotSupported
             | Self::InvalidRedirectUri
-            | Self::InvalidClientMetadata => 400,
+            | Self::InvalidClientMetadata
+            | Self::InvalidDpopProof
+            | Self::UseDpopNonce
+            | Self::AuthorizationPending
+            | Self::SlowDown
+            | Self::ExpiredToken
+            | Self::InvalidRequestUri => 400,
         }
     }
 }

@@ -22,7 +22,7 @@ use super::uri::Resource;
 use super::user::Subject;
 
 /// The longest that a refresh token's family lives, however often it is rotated, as a multiple of the refresh lifetime.
-const FAMILY_LIFETIMES: u32 = 52;
+pub const FAMILY_LIFETIMES: u32 = 52;
 
 /// An authorization request that passed every check of `/authorize` and waits for its person.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +67,9 @@ pub struct RequestDetails {
     /// The thumbprint of the key that the code is bound to (`dpop_jkt`, RFC 9449 §10).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// The device that waits for the answer, in place of a client behind a redirect (RFC 8628).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<SecretHash>,
 }
 
 /// An authorization request that its client pushed beforehand (RFC 9126), and that waits for its browser.
@@ -201,6 +204,9 @@ pub struct Succession {
     pub scope: Scope,
     /// When that access token lapses.
     pub access_expires_at: Timestamp,
+    /// What it is bound to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 /// An access token together with the grant that it belongs to: all that a decision needs.

@@ -32,6 +32,10 @@ pub enum SecretKind {
     Authorization,
     /// The browser that began an authorization, before anybody signed in.
     Browser,
+    /// RFC 8628 §3.2.
+    DeviceCode,
+    /// The secret part of a `request_uri` (RFC 9126 §2.2).
+    PushedRequest,
 }
 
 /// A secret in clear; wiped from memory when dropped.
@@ -80,6 +84,8 @@ impl SecretKind {
             Self::Session => "mgss_",
             Self::Authorization => "mgar_",
             Self::Browser => "mgbr_",
+            Self::DeviceCode => "mgdc_",
+            Self::PushedRequest => "mgpr_",
         }
     }
 }

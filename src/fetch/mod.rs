@@ -71,12 +71,23 @@ pub trait Observer: Send + Sync + 'static {
     fn fetched(&self, kind: Kind, outcome: &'static str);
 }
 
+/// Who may be asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reach {
+    /// Whoever is on the public internet: for addresses that strangers name.
+    #[default]
+    Public,
+    /// This machine too, without TLS if need be: only where the gateway itself is on this machine for nobody else.
+    ThisMachine,
+    /// Everybody: for addresses that whoever runs the gateway wrote down.
+    Anywhere,
+}
+
 /// How to ask.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
-    /// Whether this machine may be asked, and without TLS: only where the gateway itself is on this machine for nobody
-    /// else.
-    pub loopback: bool,
+    /// Whom.
+    pub reach: Reach,
     /// Certificates to trust besides those of the system.
     pub roots: Vec<CertificateDer<'static>>,
 }
@@ -85,7 +96,7 @@ pub struct Rules {
 pub struct Fetcher {
     client: reqwest::Client,
     limits: Limits,
-    loopback: bool,
+    reach: Reach,
     clock: Arc<dyn Clock>,
     observer: Arc<dyn Observer>,
 }
@@ -216,10 +227,10 @@ impl Fetcher {
         clock: Arc<dyn Clock>,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, SetupError> {
-        let loopback = rules.loopback;
+        let reach = rules.reach;
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls(rules.roots)?)
-            .https_only(!loopback)
+            .https_only(reach == Reach::Public)
             .http1_only()
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
@@ -230,13 +241,13 @@ impl Fetcher {
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(TIMEOUT)
             .user_agent(concat!("mcpgate/", env!("CARGO_PKG_VERSION")))
-            .dns_resolver(Judged { network, loopback })
+            .dns_resolver(Judged { network, reach })
             .build()
             .map_err(|error| SetupError(error.into()))?;
         Ok(Self {
             client,
             limits: Limits::new(),
-            loopback,
+            reach,
             clock,
             observer,
         })
@@ -245,7 +256,8 @@ impl Fetcher {
     /// Whether this URL may be asked at all: https, or http where this machine may be asked; a host; no user name.
     /// An address in place of a name is judged here, a name when it is resolved.
     fn admit(&self, url: &Url) -> Result<String, FetchError> {
-        let secure = url.scheme() == "https" || (self.loopback && url.scheme() == "http" && is_this_machine(url));
+        let secure =
+            url.scheme() == "https" || (self.reach != Reach::Public && url.scheme() == "http" && is_this_machine(url));
         if !secure || !url.username().is_empty() || url.password().is_some() || url.as_str().len() > MAX_URL {
             return Err(FetchError::Forbidden);
         }
@@ -255,7 +267,7 @@ impl Fetcher {
             Some(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
             Some(Host::Ipv6(address)) => Some(IpAddr::V6(address)),
         };
-        if literal.is_some_and(|address| !may_ask(address, self.loopback)) {
+        if literal.is_some_and(|address| !self.reach.covers(address)) {
             return Err(FetchError::Forbidden);
         }
         let host = url.host_str().ok_or(FetchError::Forbidden)?;
@@ -343,8 +355,14 @@ fn is_this_machine(url: &Url) -> bool {
     }
 }
 
-fn may_ask(address: IpAddr, loopback: bool) -> bool {
-    is_public(address) || (loopback && address.is_loopback())
+impl Reach {
+    fn covers(self, address: IpAddr) -> bool {
+        match self {
+            Self::Public => is_public(address),
+            Self::ThisMachine => is_public(address) || address.is_loopback(),
+            Self::Anywhere => true,
+        }
+    }
 }
 
 // === impl Judged ===
@@ -352,12 +370,12 @@ fn may_ask(address: IpAddr, loopback: bool) -> bool {
 /// Resolves names for the connector, and passes on nothing that may not be asked.
 struct Judged {
     network: Arc<dyn Network>,
-    loopback: bool,
+    reach: Reach,
 }
 
 impl Resolve for Judged {
     fn resolve(&self, name: Name) -> Resolving {
-        let (network, loopback) = (Arc::clone(&self.network), self.loopback);
+        let (network, reach) = (Arc::clone(&self.network), self.reach);
         Box::pin(async move {
             let addresses = network.resolve(name.as_str()).await.map_err(|error| {
                 tracing::debug!(%error, host = name.as_str(), "a name could not be resolved");
@@ -367,7 +385,7 @@ impl Resolve for Judged {
                 return Err(FetchError::Unresolved.into());
             }
             // One bad address spoils the name: who answers so is trying something.
-            if !addresses.iter().all(|address| may_ask(*address, loopback)) {
+            if !addresses.iter().all(|address| reach.covers(*address)) {
                 tracing::warn!(host = name.as_str(), "a name leads to an address that is not asked");
                 return Err(FetchError::Forbidden.into());
             }

@@ -99,11 +99,18 @@ impl SigningKey {
         let mut token = URL_SAFE_NO_PAD.encode(header.to_string());
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(&claims, &mut token);
-        let signature = jsonwebtoken::crypto::sign(token.as_bytes(), &self.key, library(self.record.algorithm))
-            .map_err(|_| KeyError::Sign)?;
-        token.push('.');
-        token.push_str(&signature);
-        Ok(token)
+        self.sign_raw(&token)
+    }
+
+    /// Signs header and claims that are encoded already (RFC 7515 §5.1).
+    ///
+    /// # Errors
+    /// If the library does not sign.
+    pub fn sign_raw(&self, message: &str) -> Result<String, KeyError> {
+        let algorithm = library(self.record.algorithm);
+        let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &self.key, algorithm);
+        let signature = signature.map_err(|_| KeyError::Sign)?;
+        Ok(format!("{message}.{signature}"))
     }
 }
 

@@ -15,8 +15,9 @@ use super::interaction::Interaction;
 use super::pages::Problem;
 use super::response::{self, ReturnAddress};
 use super::session;
+use super::token::may_reach;
 use super::web::{self, Parameters};
-use super::{Answer, Call, Endpoints, unavailable};
+use super::{Answer, Call, Endpoints, openid, par, unavailable};
 use crate::config::Upstream;
 use crate::domain::client::{Client, ClientId, ClientOrigin, GrantType, RedirectTarget};
 use crate::domain::error::{ErrorCode, OAuthError};
@@ -26,6 +27,9 @@ use crate::domain::scope::{OFFLINE_ACCESS, Scope};
 use crate::domain::secret::{Secret, SecretKind};
 use crate::domain::uri::Resource;
 use crate::fetch::Patience;
+
+/// Longest `nonce`: it comes back in an ID token.
+const MAX_NONCE: usize = 1024;
 
 /// How a request is refused.
 enum Refusal {
@@ -54,6 +58,17 @@ struct Accepted<'a> {
     code_challenge: Option<CodeChallenge>,
     scope: Scope,
     prompt: Prompt,
+    max_age: Option<Duration>,
+    hint: Option<String>,
+    details: RequestDetails,
+}
+
+/// What a client asks for.
+pub(super) struct Asked<'a> {
+    /// Of which server.
+    pub(super) upstream: &'a Upstream,
+    /// How much.
+    pub(super) scope: Scope,
 }
 
 /// Answers `/authorize`: with a page to sign in or consent on, or straight with a code where a person allowed this before.
@@ -99,45 +114,118 @@ fn wants_json(call: &Call<'_>) -> bool {
 // --- the checks
 
 async fn accept<'a>(at: &'a Endpoints, call: &Call<'_>) -> Result<Accepted<'a>, Refusal> {
-    let parameters = read(call).map_err(Refusal::Page)?;
+    let parameters = read(at, call).await.map_err(Refusal::Page)?;
     let client = check_client(at, &parameters).await.map_err(Refusal::Page)?;
     let back = ReturnAddress {
         redirect: check_redirect_uri(&client, &parameters).map_err(Refusal::Page)?,
         state: parameters.get("state").map(str::to_owned),
     };
     match check_rest(at, &client, &parameters) {
-        Ok((upstream, code_challenge, scope, prompt)) => Ok(Accepted {
+        Ok(rest) => Ok(Accepted {
             client,
-            upstream,
+            upstream: rest.upstream,
             back,
-            code_challenge,
-            scope,
-            prompt,
+            code_challenge: rest.code_challenge,
+            scope: rest.scope,
+            prompt: rest.prompt,
+            max_age: rest.max_age,
+            hint: parameters.get("id_token_hint").map(str::to_owned),
+            details: rest.details,
         }),
         Err(error) => Err(Refusal::Redirect(back, error)),
     }
 }
 
-type Checked<'a> = (&'a Upstream, Option<CodeChallenge>, Scope, Prompt);
+/// What the checks after client and redirect URI yield.
+struct Rest<'a> {
+    upstream: &'a Upstream,
+    code_challenge: Option<CodeChallenge>,
+    scope: Scope,
+    prompt: Prompt,
+    max_age: Option<Duration>,
+    details: RequestDetails,
+}
 
-fn check_rest<'a>(at: &'a Endpoints, client: &Client, parameters: &Parameters) -> Result<Checked<'a>, OAuthError> {
+fn check_rest<'a>(at: &'a Endpoints, client: &Client, parameters: &Parameters) -> Result<Rest<'a>, OAuthError> {
     check_request_objects(parameters)?;
     check_response_type(client, parameters)?;
     check_response_mode(parameters)?;
     let code_challenge = check_pkce(at, client, parameters)?;
-    let upstream = check_resource(at, parameters)?;
-    let scope = check_scope(at, client, upstream, parameters)?;
-    let prompt = Prompt::parse(parameters.get("prompt").unwrap_or_default())?;
-    Ok((upstream, code_challenge, scope, prompt))
+    let Asked { upstream, scope } = asked(at, client, parameters)?;
+    Ok(Rest {
+        upstream,
+        code_challenge,
+        scope,
+        prompt: Prompt::parse(parameters.get("prompt").unwrap_or_default())?,
+        max_age: check_max_age(parameters)?,
+        details: details(at, parameters)?,
+    })
 }
 
-/// RFC 6749 §3.1: GET with a query, or POST with a form; nothing twice.
-fn read(call: &Call<'_>) -> Result<Parameters, OAuthError> {
-    if *call.request.method() == Method::POST {
-        Parameters::of_form(call.request)
+/// The resource and scope that a request asks for, at `/authorize` and for a device.
+pub(super) fn asked<'a>(at: &'a Endpoints, client: &Client, parameters: &Parameters) -> Result<Asked<'a>, OAuthError> {
+    let upstream = check_resource(at, parameters)?;
+    may_reach(client, upstream)?;
+    let scope = check_scope(at, client, upstream, parameters)?;
+    Ok(Asked { upstream, scope })
+}
+
+/// Holds a pushed request against the rules that it will meet at `/authorize` (RFC 9126 §2.1).
+pub(super) fn check_pushed(at: &Endpoints, client: &Client, parameters: &Parameters) -> Result<(), OAuthError> {
+    check_redirect_uri(client, parameters)?;
+    check_rest(at, client, parameters).map(drop)
+}
+
+/// RFC 6749 §3.1: GET with a query, or POST with a form; nothing twice. A reference to a pushed request stands for all of
+/// it, and nothing beside it counts (RFC 9126 §4).
+async fn read(at: &Endpoints, call: &Call<'_>) -> Result<Parameters, OAuthError> {
+    let parameters = if *call.request.method() == Method::POST {
+        Parameters::of_form(call.request)?
     } else {
-        Parameters::of_query(call.request)
+        Parameters::of_query(call.request)?
+    };
+    match parameters.get("request_uri") {
+        Some(uri) if par::is_ours(at, uri) => par::take(at, uri, parameters.require("client_id")?).await,
+        _ => Ok(parameters),
     }
+}
+
+/// OpenID Connect Core §3.1.2.1: how long ago the person may have signed in.
+fn check_max_age(parameters: &Parameters) -> Result<Option<Duration>, OAuthError> {
+    parameters
+        .get("max_age")
+        .map(str::parse::<u32>)
+        .transpose()
+        .map(|seconds| seconds.map(|seconds| Duration::from_secs(seconds.into())))
+        .map_err(|_| OAuthError::invalid_request("max_age must be a number of seconds"))
+}
+
+/// What goes along to the tokens.
+fn details(at: &Endpoints, parameters: &Parameters) -> Result<RequestDetails, OAuthError> {
+    let nonce = parameters.get("nonce");
+    if nonce.is_some_and(|nonce| nonce.len() > MAX_NONCE) {
+        return Err(OAuthError::invalid_request("nonce is longer than 1024 bytes"));
+    }
+    let key = parameters.get("dpop_jkt").filter(|_| at.config.oauth.dpop);
+    if key.is_some_and(|key| !is_thumbprint(key)) {
+        return Err(OAuthError::invalid_request("dpop_jkt is not a SHA-256 thumbprint"));
+    }
+    // A hint that could not be a username is of no use to anybody.
+    let hint = parameters.get("login_hint").filter(|hint| hint.chars().count() <= 128);
+    Ok(RequestDetails {
+        nonce: nonce.map(str::to_owned),
+        login_hint: hint.map(str::to_owned),
+        key: key.map(str::to_owned),
+        device: None,
+    })
+}
+
+/// 32 bytes in base64url (RFC 7638, RFC 9449 §10).
+fn is_thumbprint(text: &str) -> bool {
+    text.len() == 43
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
 }
 
 /// RFC 6749 §4.1.2.1: an unknown client is never redirected anywhere.
@@ -297,9 +385,28 @@ fn check_scope(
 /// Puts the request on record and decides which page comes first, if any. Errors go to the client.
 async fn begin(at: &Endpoints, call: &Call<'_>, accepted: Accepted<'_>) -> Result<Answer, OAuthError> {
     let signed_in = session::signed_in(at, call).await.map_err(unavailable)?;
-    let prompt = accepted.prompt;
+    let mut prompt = accepted.prompt;
     let browser = Browser::of_or_new(at, call);
     let now = at.now();
+    if let Some(signed_in) = &signed_in {
+        let age = now.since(signed_in.session.authenticated_at);
+        let too_long_ago = accepted.max_age.is_some_and(|most| most.is_zero() || age > most);
+        let hinted = match &accepted.hint {
+            Some(hint) => openid::hinted(at, hint).await?,
+            None => None,
+        };
+        let somebody_else = hinted.is_some_and(|subject| subject != signed_in.user.subject.as_str());
+        if prompt.none && somebody_else {
+            return Err(openid::other_person());
+        }
+        if prompt.none && too_long_ago {
+            return Err(OAuthError::new(
+                ErrorCode::LoginRequired,
+                "the person signed in too long ago",
+            ));
+        }
+        prompt.login |= too_long_ago || somebody_else;
+    }
     let mut interaction = Interaction {
         id: Secret::generate(SecretKind::Authorization),
         request: AuthorizationRequest {
@@ -312,7 +419,7 @@ async fn begin(at: &Endpoints, call: &Call<'_>, accepted: Accepted<'_>) -> Resul
             browser: browser.hash(),
             sign_in_again: prompt.login,
             ask_again: prompt.consent,
-            details: RequestDetails::default(),
+            details: accepted.details,
             created_at: now,
             expires_at: now.plus(Duration::from_secs(browser::LIFETIME)),
         },
@@ -371,7 +478,8 @@ impl Prompt {
         for value in text.split(' ') {
             match value {
                 "none" => prompt.none = true,
-                "login" => prompt.login = true,
+                // Choosing an account is signing in with it.
+                "login" | "select_account" => prompt.login = true,
                 "consent" => prompt.consent = true,
                 _ => {}
             }

@@ -28,6 +28,8 @@ pub(super) enum Purpose {
     Consent,
     /// Sign out.
     SignOut,
+    /// Type the code of a device.
+    Device,
 }
 
 /// A browser that began an authorization.
@@ -60,6 +62,11 @@ impl Browser {
         let secret = self.0.expose();
         let value = format!("{secret}.{}", sign(at, &[COOKIE.as_bytes(), secret.as_bytes()]));
         cookie::set(at, headers, COOKIE, &value, LIFETIME);
+    }
+
+    /// The token of a form that is given to this browser, apart from any authorization.
+    pub(super) fn page_token(&self, at: &Endpoints, purpose: Purpose) -> String {
+        sign(at, &[purpose.name(), self.hash().as_bytes()])
     }
 
     /// The token of a form that is given to this browser for one authorization, and to one session if there is one: a
@@ -125,6 +132,7 @@ impl Purpose {
             Self::SignIn => b"sign in",
             Self::Consent => b"consent",
             Self::SignOut => b"sign out",
+            Self::Device => b"device",
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::client_keys;
 use super::web::Parameters;
-use super::{Endpoints, unavailable};
+use super::{Call, Endpoints, unavailable};
 use crate::domain::client::{Client, ClientId};
 use crate::domain::error::{ErrorCode, OAuthError};
 use crate::domain::key::Algorithm;
@@ -66,10 +66,10 @@ impl<'a> Assertion<'a> {
     ///
     /// # Errors
     /// `invalid_client` whatever is wrong with it; `temporarily_unavailable` if that cannot be found out.
-    pub(super) async fn verify(&self, at: &Endpoints, client: &Client) -> Result<(), OAuthError> {
+    pub(super) async fn verify(&self, at: &Endpoints, call: &Call<'_>, client: &Client) -> Result<(), OAuthError> {
         let because = |cause: Refused| refused(format!("an assertion of client {} does not count: {cause}", client.id));
         let claims = self.claims(at, client).await.map_err(because)?;
-        let (id, forgotten_at) = check(at, client, &claims).map_err(because)?;
+        let (id, forgotten_at) = check(at, call, client, &claims).map_err(because)?;
         match at.store.use_once(&id, forgotten_at).await.map_err(unavailable)? {
             Once::First => Ok(()),
             Once::Again => Err(because("it was used before".into())),
@@ -83,17 +83,14 @@ impl<'a> Assertion<'a> {
 
     /// What it says, if a key of the client signed it.
     async fn claims(&self, at: &Endpoints, client: &Client) -> Result<Claims, Refused> {
-        let keys = client.keys.as_ref().ok_or("the client has no keys")?;
         // RFC 8725 §3.11: a token that says it is for something else is.
         let usual = self.token.is_of_type("jwt") || self.token.is_of_type("client-authentication+jwt");
         if self.token.has_type() && !usual {
             return Err("its typ is that of another kind of token".into());
         }
-        let known = client_keys::resolve(at, keys, self.token.key_id()).await?;
-        let accepted = match &keys.algorithm {
-            Some(algorithm) => std::slice::from_ref(algorithm),
-            None => &Algorithm::ALL,
-        };
+        let known = client_keys::resolve(at, client, self.token.key_id()).await?;
+        let own = client.keys.as_ref().and_then(|keys| keys.algorithm.as_ref());
+        let accepted = own.map_or(&Algorithm::ALL[..], std::slice::from_ref);
         Ok(self.token.verify(&known, accepted)?)
     }
 }
@@ -101,6 +98,7 @@ impl<'a> Assertion<'a> {
 /// RFC 7523 §3: what it is called for its one use, and until when that has to be remembered.
 fn check(
     at: &Endpoints,
+    call: &Call<'_>,
     client: &Client,
     claims: &Claims,
 ) -> Result<(SecretHash, crate::domain::clock::Timestamp), Refused> {
@@ -111,9 +109,11 @@ fn check(
     let audience = claims.sole_audience().ok_or("aud is not a single audience")?;
     let config = &at.config;
     let issuer = config.public_url.origin.as_str();
-    let us = [config.endpoint("/token"), config.public_url.join("/token")];
+    // RFC 9126 §2 wants the address of the endpoint that is called accepted besides.
+    let called = config.public_url.join(call.request.uri().path());
+    let us = [config.endpoint("/token"), config.public_url.join("/token"), called];
     if audience != issuer && !us.iter().any(|own| own == audience) {
-        return Err("aud is neither the issuer nor the token endpoint".into());
+        return Err("aud is neither the issuer nor the endpoint".into());
     }
     let forgotten_at = claims.check_life(at.now(), LONGEST)?;
     let id = claims.require("jti")?;

@@ -52,7 +52,7 @@ pub async fn authenticate(at: &Endpoints, call: &Call<'_>, form: &Parameters) ->
         }
         let found = at.find_client(&assertion.client_id, Patience::LENIENT).await?;
         let client = found.ok_or_else(|| refused("the client is not known"))?;
-        assertion.verify(at, &client).await?;
+        assertion.verify(at, call, &client).await?;
         return Ok(client);
     }
     let credentials = Credentials::of(call.request.headers(), form)?;

@@ -10,7 +10,7 @@ use super::Endpoints;
 use super::client_keys;
 use super::metadata;
 use crate::config::Config;
-use crate::domain::client::{Client, ClientAuthMethod, ClientId, ClientKeys, ClientOrigin};
+use crate::domain::client::{Client, ClientAuthMethod, ClientId, ClientKeys, ClientOrigin, Permissions};
 use crate::domain::client_url::{ClientUrl, InvalidClientUrl};
 use crate::domain::clock::Timestamp;
 use crate::domain::error::{ErrorCode, OAuthError};
@@ -138,17 +138,25 @@ fn client(id: &ClientId, body: &[u8], config: &Config) -> Result<Client, OAuthEr
     let (auth_method, keys) = authentication(&document, config)?;
     let name = metadata::text(&document, "client_name")?.and_then(metadata::for_display);
     metadata::response_types(&document)?;
+    let grant_types = metadata::grant_types(&document, config)?;
+    let redirect_uris = metadata::redirect_uris(&document, config, &grant_types)?;
+    if redirect_uris.is_empty() {
+        return Err(metadata::invalid("redirect_uris must name at least one URI"));
+    }
     Ok(Client {
         id: id.clone(),
         origin: ClientOrigin::Document,
         secret: None,
         auth_method: Some(auth_method),
         keys,
-        redirect_uris: metadata::redirect_uris(&document, config)?,
-        grant_types: metadata::grant_types(&document)?,
+        redirect_uris,
+        grant_types,
         scope: None,
         name: Some(name.ok_or_else(|| metadata::invalid("it has no client_name"))?),
         display: metadata::display(&document)?,
+        id_token_algorithm: metadata::id_token_algorithm(&document)?,
+        key_bound: metadata::key_bound(&document, config)?,
+        permissions: Permissions::default(),
         created_at: Timestamp::from_millis(0),
     })
 }

@@ -7,7 +7,8 @@ use url::Url;
 
 use super::Endpoints;
 use super::metadata::{invalid, text};
-use crate::domain::client::{ClientKeys, KeySource};
+use super::remote::Named;
+use crate::domain::client::{Client, ClientKeys, ClientOrigin, KeySource};
 use crate::domain::error::OAuthError;
 use crate::domain::key::Algorithm;
 use crate::domain::uri::{MAX_URI_LENGTH, is_loopback};
@@ -84,18 +85,22 @@ fn is_address(text: &str, loopback: bool) -> bool {
 /// The keys themselves; those at an address are fetched anew where they lack the one that is asked for.
 ///
 /// # Errors
-/// If they cannot be had.
-pub(super) async fn resolve(at: &Endpoints, keys: &ClientKeys, key_id: Option<&str>) -> Result<Arc<KeySet>, Failure> {
+/// If the client has none, or they cannot be had.
+pub(super) async fn resolve(at: &Endpoints, client: &Client, key_id: Option<&str>) -> Result<Arc<KeySet>, Failure> {
     let unreadable = |what: &str| Failure::Invalid(what.to_owned());
-    match &keys.source {
+    let source = client.keys.as_ref().map(|keys| &keys.source);
+    match source.ok_or_else(|| unreadable("the client has no keys"))? {
         KeySource::Inline(text) => {
             let value: Value = serde_json::from_str(text).map_err(|_| unreadable("jwks is not JSON"))?;
             let keys = KeySet::parse(&value).map_err(|error| unreadable(&error.to_string()))?;
             Ok(Arc::new(keys))
         }
         KeySource::At(address) => {
-            let url = Url::parse(address).map_err(|_| unreadable("jwks_uri is not a URL"))?;
-            at.remote.keys(&url, key_id).await
+            let named = match client.origin {
+                ClientOrigin::Configured => Named::ByOperator,
+                ClientOrigin::Registered | ClientOrigin::Document => Named::ByStranger,
+            };
+            at.remote.keys(address, named, key_id).await
         }
     }
 }

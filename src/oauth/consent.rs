@@ -4,14 +4,15 @@
 use super::interaction::Interaction;
 use super::response::ReturnAddress;
 use super::session::SignedIn;
-use super::{Answer, Endpoints, unavailable};
+use super::{Answer, Endpoints, device, unavailable};
 use crate::domain::client::RedirectTarget;
+use crate::domain::device::Decision;
 use crate::domain::error::{ErrorCode, OAuthError};
 use crate::domain::grant::{AuthorizationCode, ConsentKey};
 use crate::domain::scope::Scope;
-use crate::domain::secret::{Secret, SecretKind};
+use crate::domain::secret::{Secret, SecretHash, SecretKind};
 use crate::domain::uri::is_loopback;
-use crate::store::Approval;
+use crate::store::{Approval, Decided};
 
 /// What a request may get without another word.
 pub(super) enum Permission {
@@ -32,6 +33,8 @@ pub(super) enum Destination {
     ThisComputer,
     /// Whatever program on this computer has claimed the scheme.
     App(String),
+    /// A device that waits somewhere else.
+    Device,
 }
 
 /// What may be granted, and whether without asking.
@@ -78,6 +81,9 @@ fn grantable(at: &Endpoints, interaction: &Interaction<'_>, signed_in: &SignedIn
 /// RFC 8252 §8.6: behind a loopback port or a private-use scheme a public client can be any program on the computer, so
 /// having allowed one says nothing about the next.
 fn can_be_remembered(interaction: &Interaction<'_>) -> bool {
+    if interaction.request.details.device.is_some() {
+        return false;
+    }
     interaction.client.is_confidential()
         || matches!(Destination::of(&interaction.request.redirect), Destination::Site(_))
 }
@@ -90,6 +96,9 @@ pub(super) async fn approve(
     scope: Scope,
 ) -> Result<Answer, OAuthError> {
     let request = &interaction.request;
+    if let Some(device) = &request.details.device {
+        return approve_device(at, interaction, signed_in, device, scope).await;
+    }
     let code = Secret::generate(SecretKind::AuthorizationCode);
     let key = key(interaction, signed_in);
     let record = AuthorizationCode {
@@ -128,6 +137,40 @@ pub(super) async fn approve(
     }
 }
 
+/// Lets a device have what it waits for.
+async fn approve_device(
+    at: &Endpoints,
+    interaction: &Interaction<'_>,
+    signed_in: &SignedIn,
+    device: &SecretHash,
+    scope: Scope,
+) -> Result<Answer, OAuthError> {
+    let over = || OAuthError::new(ErrorCode::AccessDenied, "the request was answered before");
+    if !at
+        .store
+        .end_authorization(&interaction.id.hash())
+        .await
+        .map_err(unavailable)?
+    {
+        return Err(over());
+    }
+    let decision = Decision::Approved {
+        subject: signed_in.user.subject.clone(),
+        scope,
+        authenticated_at: signed_in.session.authenticated_at,
+    };
+    match at.store.decide_device(device, &decision).await.map_err(unavailable)? {
+        Decided::Done => {
+            tracing::info!(
+                client.id = %interaction.client.id, subject = %signed_in.user.subject,
+                upstream = interaction.upstream.name, "a device was allowed"
+            );
+            Ok(device::done(at, true))
+        }
+        Decided::Gone => Err(over()),
+    }
+}
+
 /// Ends an unfinished authorization and tells the client why (RFC 6749 §4.1.2.1).
 pub(super) async fn refuse(
     at: &Endpoints,
@@ -144,6 +187,13 @@ pub(super) async fn refuse(
         error = error.code.as_str(),
         "access refused"
     );
+    if let Some(device) = &interaction.request.details.device {
+        at.store
+            .decide_device(device, &Decision::Denied)
+            .await
+            .map_err(unavailable)?;
+        return Ok(device::done(at, false));
+    }
     Ok(interaction.return_address().error(at, error))
 }
 
@@ -179,6 +229,15 @@ impl Destination {
 }
 
 impl Interaction<'_> {
+    /// Who receives the answer.
+    pub(super) fn destination(&self) -> Destination {
+        if self.request.details.device.is_some() {
+            Destination::Device
+        } else {
+            Destination::of(&self.request.redirect)
+        }
+    }
+
     /// Where the client waits for the answer.
     pub(super) fn return_address(&self) -> ReturnAddress {
         ReturnAddress {

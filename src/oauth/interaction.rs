@@ -78,10 +78,11 @@ pub async fn logout(at: &Endpoints, call: &Call<'_>) -> Answer {
 async fn show_login(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
     let parameters = Parameters::of_query(call.request)?;
     let interaction = Interaction::resume(at, call, &parameters).await?;
-    Ok(match signed_in_for(at, call, &interaction).await? {
-        Some(_) => interaction.redirect_to(at, "/consent"),
-        None => pages::login(at, &interaction, "", None),
-    })
+    if signed_in_for(at, call, &interaction).await?.is_some() {
+        return Ok(interaction.redirect_to(at, "/consent"));
+    }
+    let suggested = interaction.request.details.login_hint.as_deref();
+    Ok(pages::login(at, &interaction, suggested.unwrap_or_default(), None))
 }
 
 async fn sign_in(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
@@ -145,7 +146,7 @@ async fn show_consent(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem
     };
     Ok(match consent::permission(at, &interaction, &signed_in).await? {
         Permission::Ask(scope) | Permission::Remembered(scope) => pages::consent(at, &interaction, &signed_in, &scope),
-        Permission::Denied(error) => interaction.return_address().error(at, &error),
+        Permission::Denied(error) => consent::refuse(at, &interaction, &error).await?,
     })
 }
 
@@ -211,14 +212,14 @@ pub(super) fn sign_out_token(at: &Endpoints, signed_in: &SignedIn) -> String {
 // --- common to all
 
 /// The parameters of a form that a page of ours can have sent.
-fn own_form(at: &Endpoints, call: &Call<'_>) -> Result<Parameters, Problem> {
+pub(super) fn own_form(at: &Endpoints, call: &Call<'_>) -> Result<Parameters, Problem> {
     if !browser::is_own_form(at, call.request.headers()) {
         return Err(Problem::foreign_form(at));
     }
     Ok(Parameters::of_form(call.request)?)
 }
 
-fn check_form_token(parameters: &Parameters, name: &str, expected: &str) -> Result<(), Problem> {
+pub(super) fn check_form_token(parameters: &Parameters, name: &str, expected: &str) -> Result<(), Problem> {
     match parameters.get(name) {
         Some(presented) if browser::equal(presented, expected) => Ok(()),
         _ => Err(Problem::stale_form()),

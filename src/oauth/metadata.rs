@@ -11,6 +11,7 @@ use super::token::GRANTS;
 use crate::config::Config;
 use crate::domain::client::{ClientAuthMethod, ClientDisplay, ClientKeys, GrantType};
 use crate::domain::error::{ErrorCode, OAuthError};
+use crate::domain::key::Algorithm;
 use crate::domain::scope::{OFFLINE_ACCESS, Scope, ScopeToken};
 use crate::domain::uri::{MAX_URI_LENGTH, RedirectUri};
 
@@ -33,6 +34,8 @@ pub(super) struct Metadata {
     pub(super) scope: Scope,
     pub(super) name: Option<String>,
     pub(super) display: ClientDisplay,
+    pub(super) id_token_algorithm: Option<Algorithm>,
+    pub(super) key_bound: bool,
 }
 
 type Document = Map<String, Value>;
@@ -52,7 +55,8 @@ impl Metadata {
     /// # Errors
     /// `invalid_redirect_uri` or `invalid_client_metadata`, naming the member and the rule.
     pub(super) fn read(document: &Document, config: &Config) -> Result<Self, OAuthError> {
-        let redirect_uris = redirect_uris(document, config)?;
+        let grant_types = grant_types(document, config)?;
+        let redirect_uris = redirect_uris(document, config, &grant_types)?;
         let display = display(document)?;
         response_types(document)?;
         let signs = text(document, "token_endpoint_auth_method")? == Some(ClientAuthMethod::PrivateKeyJwt.as_str());
@@ -60,25 +64,36 @@ impl Metadata {
         Ok(Self {
             auth_method: auth_method(document, &display, &redirect_uris, keys.is_some())?,
             keys,
-            grant_types: grant_types(document)?,
+            grant_types,
             scope: scope(document, config)?,
             name: text(document, "client_name")?.and_then(for_display),
             redirect_uris,
             display,
+            id_token_algorithm: id_token_algorithm(document)?,
+            key_bound: key_bound(document, config)?,
         })
     }
 }
 
-/// The redirect URIs that may be used. If none of those sent may, the error says what is wrong with the first.
-pub(super) fn redirect_uris(document: &Document, config: &Config) -> Result<Vec<RedirectUri>, OAuthError> {
+/// The redirect URIs that may be used. If none of those sent may, the error says what is wrong with the first. A client
+/// without the code grant needs none.
+pub(super) fn redirect_uris(
+    document: &Document,
+    config: &Config,
+    grant_types: &[GrantType],
+) -> Result<Vec<RedirectUri>, OAuthError> {
     let refuse = |description: String| {
         let cause = format!("a registration was refused: {description}");
         OAuthError::new(ErrorCode::InvalidRedirectUri, description).because(cause)
     };
     let sent = list(document, "redirect_uris", MAX_REDIRECT_URIS)
         .map_err(|error| refuse(error.description.into_owned()))?
-        .filter(|sent| !sent.is_empty())
-        .ok_or_else(|| refuse("redirect_uris must name at least one URI".to_owned()))?;
+        .filter(|sent| !sent.is_empty());
+    let sent = match sent {
+        Some(sent) => sent,
+        None if !grant_types.contains(&GrantType::AuthorizationCode) => return Ok(Vec::new()),
+        None => return Err(refuse("redirect_uris must name at least one URI".to_owned())),
+    };
     let mut accepted: Vec<RedirectUri> = Vec::new();
     let mut first_problem = None;
     for text in sent {
@@ -123,17 +138,32 @@ fn auth_method(
 }
 
 /// The grants that it may use: those it asked for that exist here. VS Code asks for one that does not.
-pub(super) fn grant_types(document: &Document) -> Result<Vec<GrantType>, OAuthError> {
+/// Nor is there one for strangers that whoever runs the gateway has to allow.
+pub(super) fn grant_types(document: &Document, config: &Config) -> Result<Vec<GrantType>, OAuthError> {
     let Some(sent) = list(document, "grant_types", MAX_LIST)? else {
         return Ok(vec![GrantType::AuthorizationCode]);
     };
-    let supported = GRANTS.iter().map(|grant| grant.grant_type());
+    let supported = GRANTS
+        .iter()
+        .filter(|grant| grant.is_on(config) && grant.is_for_strangers())
+        .map(|grant| grant.grant_type());
     let grants: Vec<_> = supported.filter(|grant| sent.contains(&grant.as_str())).collect();
-    if grants.contains(&GrantType::AuthorizationCode) {
+    if grants.iter().any(|grant| *grant != GrantType::RefreshToken) {
         Ok(grants)
     } else {
         Err(invalid("grant_types must have authorization_code among them"))
     }
+}
+
+/// How its ID tokens are to be signed, if it says, and if we can (OpenID Connect Registration §2).
+pub(super) fn id_token_algorithm(document: &Document) -> Result<Option<Algorithm>, OAuthError> {
+    let asked = text(document, "id_token_signed_response_alg")?.and_then(Algorithm::parse);
+    Ok(asked.filter(|algorithm| Algorithm::OURS.contains(algorithm)))
+}
+
+/// Whether its tokens have to be bound to a key (RFC 9449 §5.2).
+pub(super) fn key_bound(document: &Document, config: &Config) -> Result<bool, OAuthError> {
+    Ok(config.oauth.dpop && boolean(document, "dpop_bound_access_tokens")?)
 }
 
 /// `code` is the only response type; others may be asked for besides it.
@@ -156,12 +186,12 @@ fn scope(document: &Document, config: &Config) -> Result<Scope, OAuthError> {
 }
 
 pub(super) fn display(document: &Document) -> Result<ClientDisplay, OAuthError> {
-    let uri = |member| {
+    let uri = |member| -> Result<_, OAuthError> {
         Ok(text(document, member)?
             .filter(|text| is_web_address(text))
             .map(str::to_owned))
     };
-    let label = |member| Ok(text(document, member)?.and_then(for_display));
+    let label = |member| -> Result<_, OAuthError> { Ok(text(document, member)?.and_then(for_display)) };
     let contacts = list(document, "contacts", MAX_LIST)?.unwrap_or_default();
     Ok(ClientDisplay {
         client_uri: uri("client_uri")?,
@@ -208,6 +238,15 @@ pub(super) fn text<'a>(document: &'a Document, member: &'static str) -> Result<O
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),
         Some(_) => Err(invalid(format!("{member} must be a string"))),
+    }
+}
+
+/// A member that is true or false; missing and `null` are false.
+fn boolean(document: &Document, member: &'static str) -> Result<bool, OAuthError> {
+    match document.get(member) {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(value)) => Ok(*value),
+        Some(_) => Err(invalid(format!("{member} must be true or false"))),
     }
 }
 

@@ -11,10 +11,17 @@ mod client_document;
 mod client_keys;
 mod consent;
 mod cookie;
+pub mod device;
 pub mod discovery;
+pub mod dpop;
 pub mod interaction;
+pub mod introspect;
+pub mod keyring;
 mod metadata;
+pub mod openid;
 pub mod pages;
+pub mod par;
+pub mod protected;
 pub mod register;
 pub mod remote;
 mod response;
@@ -34,6 +41,8 @@ use crate::config::Config;
 use crate::domain::client::{Client, ClientId};
 use crate::domain::clock::{Clock, Timestamp};
 use crate::domain::error::{ErrorCode, OAuthError};
+use crate::domain::grant::Grant;
+use crate::domain::user::Subject;
 use crate::fetch::Patience;
 use crate::identity::Identity;
 use crate::store::{Store, StoreError};
@@ -62,6 +71,10 @@ pub struct Endpoints {
     pub clock: Arc<dyn Clock>,
     /// Signs `oidc_login_prompt` and form tokens.
     pub signing_key: [u8; 32],
+    /// Signs what others verify.
+    pub keyring: keyring::Keyring,
+    /// What is remembered of proofs of possession.
+    pub proofs: dpop::Proofs,
 }
 
 /// What a path of ours leads to.
@@ -72,10 +85,17 @@ pub enum Route {
     Token,
     Register,
     Revoke,
+    Introspect,
+    PushedRequest,
+    DeviceAuthorization,
+    UserInfo,
+    Jwks,
+    Device,
     Login,
     Consent,
     Logout,
     AuthorizationServer,
+    OpenIdConfiguration,
     ProtectedResource,
     /// A path below `/.well-known/` that we do not serve, or an endpoint of a later version: 404 in JSON, never the
     /// upstream's.
@@ -101,14 +121,19 @@ pub const ROUTES: &[(&str, Route)] = &[
     ("/login", Route::Login),
     ("/consent", Route::Consent),
     ("/logout", Route::Logout),
-    ("/introspect", Route::Reserved),
-    ("/userinfo", Route::Reserved),
-    ("/jwks.json", Route::Reserved),
+    ("/introspect", Route::Introspect),
+    ("/par", Route::PushedRequest),
+    ("/device_authorization", Route::DeviceAuthorization),
+    ("/device", Route::Device),
+    ("/userinfo", Route::UserInfo),
+    ("/jwks.json", Route::Jwks),
     ("/account", Route::Reserved),
 ];
 
 /// RFC 8414 §3.
 pub const AUTHORIZATION_SERVER: &str = "/.well-known/oauth-authorization-server";
+/// OpenID Connect Discovery §4.
+pub const OPENID_CONFIGURATION: &str = "/.well-known/openid-configuration";
 /// RFC 9728 §3.
 pub const PROTECTED_RESOURCE: &str = "/.well-known/oauth-protected-resource";
 
@@ -129,11 +154,17 @@ impl Route {
     #[must_use]
     pub const fn audience(self) -> Audience {
         match self {
-            Self::Authorize | Self::Login | Self::Consent | Self::Logout => Audience::People,
+            Self::Authorize | Self::Login | Self::Consent | Self::Logout | Self::Device => Audience::People,
             Self::Token
             | Self::Register
             | Self::Revoke
+            | Self::Introspect
+            | Self::PushedRequest
+            | Self::DeviceAuthorization
+            | Self::UserInfo
+            | Self::Jwks
             | Self::AuthorizationServer
+            | Self::OpenIdConfiguration
             | Self::ProtectedResource
             | Self::Reserved => Audience::Programs,
         }
@@ -147,17 +178,44 @@ impl Route {
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
             headers.insert(
                 header::ACCESS_CONTROL_EXPOSE_HEADERS,
-                HeaderValue::from_static("WWW-Authenticate, Retry-After"),
+                HeaderValue::from_static("WWW-Authenticate, Retry-After, DPoP-Nonce"),
             );
         }
+    }
+
+    /// What `Allow` says (RFC 9110 §10.2.1).
+    fn allowed(self) -> Vec<&'static str> {
+        let methods = self.methods();
+        let get = methods.contains(&Method::GET);
+        let options = self.audience() == Audience::Programs;
+        [
+            (get, "GET"),
+            (get, "HEAD"),
+            (methods.contains(&Method::POST), "POST"),
+            (options, "OPTIONS"),
+        ]
+        .into_iter()
+        .filter_map(|(is, name)| is.then_some(name))
+        .collect()
     }
 
     /// What it may be called with; HEAD comes with GET.
     const fn methods(self) -> &'static [Method] {
         match self {
-            Self::Authorize | Self::Login | Self::Consent | Self::Logout => &[Method::GET, Method::POST],
-            Self::Token | Self::Register | Self::Revoke => &[Method::POST],
-            Self::AuthorizationServer | Self::ProtectedResource | Self::Reserved => &[Method::GET],
+            Self::Authorize | Self::Login | Self::Consent | Self::Logout | Self::Device | Self::UserInfo => {
+                &[Method::GET, Method::POST]
+            }
+            Self::Token
+            | Self::Register
+            | Self::Revoke
+            | Self::Introspect
+            | Self::PushedRequest
+            | Self::DeviceAuthorization => &[Method::POST],
+            Self::Jwks
+            | Self::AuthorizationServer
+            | Self::OpenIdConfiguration
+            | Self::ProtectedResource
+            | Self::Reserved => &[Method::GET],
         }
     }
 }
@@ -178,6 +236,7 @@ impl Endpoints {
         }
         for (document, route) in [
             (AUTHORIZATION_SERVER, Route::AuthorizationServer),
+            (OPENID_CONFIGURATION, Route::OpenIdConfiguration),
             (PROTECTED_RESOURCE, Route::ProtectedResource),
         ] {
             // Inserted: /.well-known/x/mount (RFC 8414 §3.1). Appended: /mount/.well-known/x, which some clients try first.
@@ -208,13 +267,7 @@ impl Endpoints {
         } else {
             let mut answer = web::error(&OAuthError::invalid_request("this method is not allowed here"));
             *answer.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
-            let allowed = route
-                .methods()
-                .iter()
-                .map(Method::as_str)
-                .collect::<Vec<_>>()
-                .join(", ");
-            if let Ok(allowed) = HeaderValue::from_str(&allowed) {
+            if let Ok(allowed) = HeaderValue::from_str(&route.allowed().join(", ")) {
                 answer.headers_mut().insert(header::ALLOW, allowed);
             }
             answer
@@ -232,10 +285,17 @@ impl Endpoints {
             Route::Token => token::token(self, call).await,
             Route::Register => register::register(self, call).await,
             Route::Revoke => revoke::revoke(self, call).await,
+            Route::Introspect => introspect::introspect(self, call).await,
+            Route::PushedRequest => par::push(self, call).await,
+            Route::DeviceAuthorization => device::begin(self, call).await,
+            Route::Device => device::page(self, call).await,
+            Route::UserInfo => openid::userinfo(self, call).await,
+            Route::Jwks => openid::jwks(self).await,
             Route::Login => interaction::login(self, call).await,
             Route::Consent => interaction::consent(self, call).await,
             Route::Logout => interaction::logout(self, call).await,
             Route::AuthorizationServer => discovery::authorization_server(self, call),
+            Route::OpenIdConfiguration => discovery::openid_configuration(self, call),
             Route::ProtectedResource => discovery::protected_resource(self, call),
             Route::Reserved => not_found(),
         }
@@ -290,6 +350,14 @@ impl Endpoints {
 
     fn configured(&self, id: &ClientId) -> Option<&Client> {
         self.config.oauth.clients.iter().find(|client| client.id == *id)
+    }
+}
+
+impl Endpoints {
+    /// Whether the one whom a grant speaks for is still there: its person, or the client itself.
+    #[must_use]
+    pub fn has_principal(&self, grant: &Grant) -> bool {
+        grant.subject == Subject::of_client(&grant.client_id) || self.identity.user(&grant.subject).is_some()
     }
 }
 

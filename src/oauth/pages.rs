@@ -85,7 +85,7 @@ pub(super) fn login(at: &Endpoints, about: &Interaction<'_>, username: &str, err
 
 /// The consent page: who asks for what, where the answer goes, and as whom.
 pub(super) fn consent(at: &Endpoints, about: &Interaction<'_>, signed_in: &SignedIn, scope: &Scope) -> Answer {
-    let destination = Destination::of(&about.request.redirect);
+    let destination = about.destination();
     let redirect = about.request.redirect.as_str();
     let user = &signed_in.user;
     let token = about.form_token(at, Purpose::Consent, Some(signed_in));
@@ -107,8 +107,13 @@ pub(super) fn consent(at: &Endpoints, about: &Interaction<'_>, signed_in: &Signe
                 dt { "Says who it is at" }
                 dd { strong { (words::shorten(&site, 253)) } small { (words::shorten(about.client.id.as_str(), 300)) } }
             }
-            dt { "You are sent to" }
-            dd { (target(&destination)) small { (words::shorten(redirect, 300)) } }
+            @if destination == Destination::Device {
+                dt { "Access goes to" }
+                dd { (target(&destination)) }
+            } @else {
+                dt { "You are sent to" }
+                dd { (target(&destination)) small { (words::shorten(redirect, 300)) } }
+            }
             dt { "Signed in as" }
             dd { (words::display(user.name.as_deref().unwrap_or(&user.username), 80))
                 @if user.name.is_some() { small { (words::display(&user.username, 128)) } } }
@@ -130,6 +135,48 @@ pub(super) fn consent(at: &Endpoints, about: &Interaction<'_>, signed_in: &Signe
         }
     };
     page(at, StatusCode::OK, "Allow access?", &body)
+}
+
+/// Where a person types the code that a device shows them.
+pub(super) fn device(at: &Endpoints, token: &str, code: &str, wrong: bool) -> Answer {
+    let body = html! {
+        h1 { "Connect a device" }
+        p .lead { "Enter the code that your device shows." }
+        @if wrong {
+            p #problem .alert role="alert" { "No device waits with this code. Check it, or start again on the device." }
+        }
+        form method="post" action=(path(at, "/device")) {
+            input type="hidden" name=(FORM_TOKEN) value=(token);
+            label for="user_code" { "Code" }
+            input #user_code type="text" name="user_code" value=(words::shorten(code, 32)) autocomplete="off"
+                autocapitalize="characters" autocorrect="off" spellcheck="false" maxlength="32" required autofocus
+                aria-describedby=[wrong.then_some("problem")];
+            div .actions { button .primary type="submit" { "Continue" } }
+        }
+        p .fine { "Never enter a code that somebody sent you: it would give them access in your name." }
+    };
+    let status = if wrong { StatusCode::BAD_REQUEST } else { StatusCode::OK };
+    page(at, status, "Connect a device", &body)
+}
+
+/// What a person reads when they have answered a device.
+pub(super) fn device_done(at: &Endpoints, allowed: bool) -> Answer {
+    let (title, lead) = if allowed {
+        (
+            "Your device is connected",
+            "It notices within a few seconds. You can close this window.",
+        )
+    } else {
+        (
+            "Access was denied",
+            "The device gets nothing. You can close this window.",
+        )
+    };
+    let body = html! {
+        h1 { (title) }
+        p .lead { (lead) }
+    };
+    page(at, StatusCode::OK, title, &body)
 }
 
 /// The sign-out page.
@@ -178,6 +225,14 @@ fn warning(about: &Interaction<'_>, destination: &Destination) -> Markup {
         Destination::ThisComputer => {
             "This request comes from an app on this computer, and any program could use that name."
         }
+        Destination::Device => {
+            return html! {
+                p .notice role="note" {
+                    strong { "Did you start this yourself, on a device in front of you?" }
+                    " If somebody sent you the code or the link, deny: they would get access in your name."
+                }
+            };
+        }
         Destination::App(_) => "The answer goes to an app on this device, and any program could use that name.",
     };
     let site = client_document::site(&about.client).filter(|_| about.client.is_loopback_only());
@@ -196,6 +251,7 @@ fn target(destination: &Destination) -> Markup {
             Destination::Site(host) => strong { (words::shorten(host, 253)) },
             Destination::ThisComputer => strong { "an app on this computer" },
             Destination::App(scheme) => strong { "the app for " (words::shorten(scheme, 80)) " links" },
+            Destination::Device => strong { "the device that shows the code" },
         }
     }
 }

@@ -11,8 +11,11 @@ use serde_json::{Map, Value};
 
 use super::metadata::{self, Metadata};
 use super::{Answer, Call, Endpoints, unavailable, web};
-use crate::domain::client::{Client, ClientAuthMethod, ClientDisplay, ClientId, ClientOrigin, KeySource};
+use crate::domain::client::{
+    Client, ClientAuthMethod, ClientDisplay, ClientId, ClientOrigin, GrantType, KeySource, Permissions,
+};
 use crate::domain::error::{ErrorCode, OAuthError};
+use crate::domain::key::Algorithm;
 use crate::domain::scope::Scope;
 use crate::domain::secret::{Secret, SecretKind};
 use crate::domain::uri::RedirectUri;
@@ -31,6 +34,7 @@ struct ClientInformation<'a> {
     /// 0: it never expires. Required where there is a secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     client_secret_expires_at: Option<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     redirect_uris: Vec<&'a str>,
     token_endpoint_auth_method: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -38,11 +42,16 @@ struct ClientInformation<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     jwks_uri: Option<&'a str>,
     grant_types: Vec<&'static str>,
-    response_types: [&'static str; 1],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    response_types: &'static [&'static str],
     #[serde(skip_serializing_if = "Option::is_none")]
     client_name: Option<&'a str>,
     #[serde(skip_serializing_if = "Scope::is_empty")]
     scope: &'a Scope,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id_token_signed_response_alg: Option<&'static str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    dpop_bound_access_tokens: bool,
     #[serde(flatten)]
     display: &'a ClientDisplay,
 }
@@ -89,6 +98,9 @@ async fn handle(at: &Endpoints, call: &Call<'_>) -> Result<Answer, OAuthError> {
         scope: None,
         name: metadata.name,
         display: metadata.display,
+        id_token_algorithm: metadata.id_token_algorithm,
+        key_bound: metadata.key_bound,
+        permissions: Permissions::default(),
         created_at: at.now(),
     };
     match at.store.register_client(&client).await.map_err(unavailable)? {
@@ -119,9 +131,15 @@ async fn handle(at: &Endpoints, call: &Call<'_>) -> Result<Answer, OAuthError> {
             jwks,
             jwks_uri,
             grant_types: client.grant_types.iter().map(|grant| grant.as_str()).collect(),
-            response_types: ["code"],
+            response_types: if client.may_use(GrantType::AuthorizationCode) {
+                &["code"]
+            } else {
+                &[]
+            },
             client_name: client.name.as_deref(),
             scope: &metadata.scope,
+            id_token_signed_response_alg: client.id_token_algorithm.map(Algorithm::as_str),
+            dpop_bound_access_tokens: client.key_bound,
             display: &client.display,
         },
     ))

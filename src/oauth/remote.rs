@@ -15,15 +15,27 @@ pub struct Remote {
     pub(super) documents: Cache<Client>,
     /// Public keys by their address.
     keys: Cache<KeySet>,
+    /// The same for addresses that the configuration names.
+    configured_keys: Cache<KeySet>,
+}
+
+/// Who wrote down where keys are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// A client, which may be anybody.
+    ByStranger,
+    /// Whoever runs the gateway: the keys may be inside their own network.
+    ByOperator,
 }
 
 impl Remote {
-    /// Nothing yet.
+    /// Nothing yet. What strangers name is asked for through the first, what the configuration names through the second.
     #[must_use]
-    pub fn new(fetcher: Arc<Fetcher>) -> Self {
+    pub fn new(public: Arc<Fetcher>, anywhere: Arc<Fetcher>) -> Self {
         Self {
-            documents: Cache::new(Arc::clone(&fetcher), Kind::Document),
-            keys: Cache::new(fetcher, Kind::Keys),
+            documents: Cache::new(Arc::clone(&public), Kind::Document),
+            keys: Cache::new(public, Kind::Keys),
+            configured_keys: Cache::new(anywhere, Kind::Keys),
         }
     }
 
@@ -32,12 +44,17 @@ impl Remote {
     ///
     /// # Errors
     /// If it cannot be had.
-    pub async fn keys(&self, url: &Url, key_id: Option<&str>) -> Result<Arc<KeySet>, Failure> {
-        let Found { value: keys, .. } = self.keys.get(url, Patience::STRICT, read_keys).await?;
+    pub async fn keys(&self, url: &str, named: Named, key_id: Option<&str>) -> Result<Arc<KeySet>, Failure> {
+        let url = Url::parse(url).map_err(|_| Failure::Invalid("the address of the keys is not a URL".to_owned()))?;
+        let cache = match named {
+            Named::ByStranger => &self.keys,
+            Named::ByOperator => &self.configured_keys,
+        };
+        let Found { value: keys, .. } = cache.get(&url, Patience::STRICT, read_keys).await?;
         if key_id.is_none_or(|id| keys.names(id)) {
             return Ok(keys);
         }
-        let again = self.keys.get(url, Patience::STRICT.but_new(), read_keys).await?;
+        let again = cache.get(&url, Patience::STRICT.but_new(), read_keys).await?;
         Ok(again.value)
     }
 }

@@ -95,6 +95,22 @@ impl Parameters {
             .ok_or_else(|| OAuthError::invalid_request(format!("{name} is missing")))
     }
 
+    /// Parameters that were read before.
+    #[must_use]
+    pub(super) fn of_pairs(pairs: Vec<(String, String)>) -> Self {
+        Self(
+            pairs
+                .into_iter()
+                .map(|(name, value)| (name, Zeroizing::new(value)))
+                .collect(),
+        )
+    }
+
+    /// All of them, in order.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// Every value of a parameter that may repeat.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.0

@@ -138,7 +138,7 @@ impl Gateway {
         }
         let permit = self
             .bearer
-            .authorize(&self.endpoints, index, &head.headers)
+            .authorize(&self.endpoints, index, head)
             .await
             .map_err(|denial| {
                 match denial.decision {
@@ -164,11 +164,12 @@ impl Gateway {
             return Err(reply::with(answer, header::RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1)).into());
         }
         if bridge::declared_length(session).is_some_and(|length| length > upstream.limits.body) {
-            return Err(Refusal::closing(
+            return Err(Refusal::final_answer(reply::rpc(
                 StatusCode::PAYLOAD_TOO_LARGE,
-                "invalid_request",
-                "the body is too large",
-            ));
+                RpcError::BadRequest,
+                reply::BODY_TOO_LARGE,
+                None,
+            )));
         }
         mount.metrics.allowed();
         exchange.permit = Some(permit);
@@ -184,9 +185,11 @@ impl Gateway {
     ) -> pingora::Result<()> {
         let Refusal { mut answer, close } = refusal;
         answer.headers_mut().insert(REQUEST_ID, exchange.request_id.clone());
-        origin::cors(&exchange.origin, |name, value| {
-            answer.headers_mut().insert(name, value);
-        });
+        if exchange.upstream.is_some() {
+            origin::cors(&exchange.origin, |name, value| {
+                answer.headers_mut().insert(name, value);
+            });
+        }
         if exchange.outcome.is_none() {
             exchange.outcome = Some(match answer.status() {
                 StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Outcome::Denied,

@@ -10,7 +10,8 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
+use http::request::Parts;
 use quick_cache::sync::Cache;
 
 use super::headers;
@@ -19,6 +20,8 @@ use crate::config::Upstream;
 use crate::domain::clock::Timestamp;
 use crate::domain::scope::Scope;
 use crate::domain::secret::{Secret, SecretHash, SecretKind};
+use crate::oauth::dpop::{self, ProofError};
+use crate::oauth::protected::{NoToken, Scheme, presented};
 use crate::oauth::{Answer, Endpoints, PROTECTED_RESOURCE};
 use crate::store::StoreError;
 use crate::telemetry::AuthDecision;
@@ -34,6 +37,8 @@ pub(super) struct Permit {
     expires_at: Timestamp,
     /// The store's count of revocations before it was asked: the permit holds while that stands.
     revocations: u64,
+    /// What the token is bound to.
+    key: Option<String>,
     pub(super) identity: Vec<(HeaderName, HeaderValue)>,
     pub(super) subject: String,
     pub(super) client_id: String,
@@ -67,18 +72,18 @@ impl Bearer {
     }
 
     /// The access check for an upstream, given by its place in the configuration.
-    pub(super) async fn authorize(
-        &self,
-        at: &Endpoints,
-        index: usize,
-        headers: &HeaderMap,
-    ) -> Result<Arc<Permit>, Denial> {
+    pub(super) async fn authorize(&self, at: &Endpoints, index: usize, head: &Parts) -> Result<Arc<Permit>, Denial> {
         let Some(upstream) = at.config.upstreams.get(index) else {
             return Err(unavailable(None));
         };
         let challenge = Challenge { at, upstream };
-        let token = presented(headers).map_err(|refused| challenge.refuse(refused))?;
-        let Some(token) = Secret::parse(SecretKind::AccessToken, token) else {
+        let (scheme, text) = presented(&head.headers).map_err(|no_token| {
+            challenge.refuse(match no_token {
+                NoToken::Absent => Refused::NoToken,
+                NoToken::Malformed => Refused::Malformed,
+            })
+        })?;
+        let Some(token) = Secret::parse(SecretKind::AccessToken, text) else {
             return Err(challenge.refuse(Refused::InvalidToken));
         };
         let hash = token.hash();
@@ -101,6 +106,9 @@ impl Bearer {
         };
         if permit.upstream != index {
             return Err(challenge.refuse(Refused::OtherResource));
+        }
+        if permit.key.is_some() || scheme == Scheme::Dpop {
+            challenge.check_bound(scheme, permit.key.as_deref(), head, text)?;
         }
         if !permit.scope.covers(&upstream.scopes) {
             return Err(challenge.insufficient(&permit.scope));
@@ -133,12 +141,14 @@ async fn look_up(
     if !at.knows_client(&live.grant.client_id).await? {
         return Ok(None);
     }
-    let Some(user) = at.identity.user(&live.grant.subject) else {
+    if !at.has_principal(&live.grant) {
         return Ok(None);
-    };
+    }
+    let user = at.identity.user(&live.grant.subject);
     Ok(Some(Permit {
         upstream: index,
-        identity: headers::identity(upstream, &live.grant, &live.token.scope, Some(user)),
+        identity: headers::identity(upstream, &live.grant, &live.token.scope, user),
+        key: live.token.key,
         expires_at: live.token.expires_at.min(live.grant.expires_at),
         revocations,
         subject: live.grant.subject.as_str().to_owned(),
@@ -158,29 +168,6 @@ enum Refused {
     InvalidToken,
     /// It is for another upstream.
     OtherResource,
-}
-
-/// The token of a request. Another scheme is no token; a Bearer header that is not one is an error (RFC 6750 §3.1).
-fn presented(headers: &HeaderMap) -> Result<&str, Refused> {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let (first, second) = (values.next(), values.next());
-    if second.is_some() {
-        return Err(Refused::Malformed);
-    }
-    let text = first
-        .ok_or(Refused::NoToken)?
-        .to_str()
-        .map_err(|_| Refused::Malformed)?;
-    let (scheme, rest) = text.split_once(' ').unwrap_or((text, ""));
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(Refused::NoToken);
-    }
-    let token = rest.trim_matches(' ');
-    if token.is_empty() || token.contains([' ', '\t']) {
-        Err(Refused::Malformed)
-    } else {
-        Ok(token)
-    }
 }
 
 /// Writes challenges for one upstream. Scope and URL come from the configuration, never from the request, so nothing in
@@ -225,6 +212,47 @@ impl Challenge<'_> {
         }
     }
 
+    /// A token that is bound to a key comes with a proof, and no other does (RFC 9449 §7.1).
+    fn check_bound(&self, scheme: Scheme, key: Option<&str>, head: &Parts, token: &str) -> Result<(), Denial> {
+        let target = format!("{}{}", public_origin(self.at, self.upstream), head.uri.path());
+        let used = dpop::Use {
+            scheme,
+            key,
+            method: &head.method,
+            target: &target,
+            token,
+        };
+        dpop::check_bound(self.at, &head.headers, &used).map_err(|error| match error {
+            // A token that is not bound is no token of the other scheme, and no proof would make it one.
+            ProofError::Token(_) if key.is_none() => self.refuse(Refused::InvalidToken),
+            error => self.unproved(error),
+        })
+    }
+
+    /// 401 with the other scheme's challenge, on a line of its own behind the one that clients of bearer tokens read.
+    fn unproved(&self, error: ProofError) -> Denial {
+        let answer = plain(StatusCode::UNAUTHORIZED, error.code(), error.description());
+        let mut answer = self.challenged(answer, Some("invalid_token"), &self.upstream.scopes);
+        let text = format!(
+            "DPoP error=\"{}\", algs=\"{}\", resource_metadata=\"{}\"",
+            error.code(),
+            dpop::algorithms().join(" "),
+            metadata_url(self.at, self.upstream)
+        );
+        if let Ok(value) = HeaderValue::try_from(text) {
+            answer.headers_mut().append(header::WWW_AUTHENTICATE, value);
+        }
+        if error == ProofError::Nonce
+            && let Ok(nonce) = HeaderValue::try_from(self.at.proofs.nonce(self.at.now()))
+        {
+            answer.headers_mut().insert(dpop::NONCE, nonce);
+        }
+        Denial {
+            answer: Box::new(answer),
+            decision: Some(AuthDecision::InvalidToken),
+        }
+    }
+
     /// 403 that names every scope needed, and those that the caller has already, for clients that ask for just what they read
     /// (H5).
     fn insufficient(&self, own: &Scope) -> Denial {
@@ -264,9 +292,14 @@ impl Challenge<'_> {
 
 /// Where the upstream's RFC 9728 document is: path-inserted, on the host that clients know it by.
 fn metadata_url(at: &Endpoints, upstream: &Upstream) -> String {
+    format!("{}{PROTECTED_RESOURCE}{}", public_origin(at, upstream), upstream.path)
+}
+
+/// The origin that clients know an upstream at.
+fn public_origin(at: &Endpoints, upstream: &Upstream) -> String {
     let public = &at.config.public_url;
     let host = upstream.host.clone().unwrap_or_else(|| public.authority());
-    format!("{}://{host}{PROTECTED_RESOURCE}{}", public.scheme, upstream.path)
+    format!("{}://{host}", public.scheme)
 }
 
 /// The store did not answer, so nobody passes.
@@ -282,42 +315,5 @@ fn unavailable(error: Option<&StoreError>) -> Denial {
     Denial {
         answer: Box::new(with(answer, header::RETRY_AFTER, HeaderValue::from_static("5"))),
         decision: None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_bearer_header_with_one_token() {
-        let of = |values: &[&str]| {
-            let mut headers = HeaderMap::new();
-            for value in values {
-                headers.append(header::AUTHORIZATION, value.parse().unwrap());
-            }
-            presented(&headers).map(str::to_owned)
-        };
-        assert_eq!(of(&["Bearer abc"]), Ok("abc".to_owned()));
-        assert_eq!(of(&["bEARER  abc "]), Ok("abc".to_owned()));
-        for none in [
-            &[][..],
-            &["Basic abc"],
-            &["abc"],
-            &[""],
-            &["DPoP abc"],
-            &["BearerX abc"],
-        ] {
-            assert_eq!(of(none), Err(Refused::NoToken), "{none:?}");
-        }
-        for malformed in [
-            &["Bearer"][..],
-            &["Bearer "],
-            &["Bearer a b"],
-            &["Bearer a", "Bearer a"],
-            &["Basic x", "Bearer a"],
-        ] {
-            assert_eq!(of(malformed), Err(Refused::Malformed), "{malformed:?}");
-        }
     }
 }

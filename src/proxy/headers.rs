@@ -24,15 +24,9 @@ const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering")
 const STRIPPED: &[&str] = &[
     "authorization",
     "cookie",
+    "dpop",
     "origin",
     "forwarded",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
-    "x-forwarded-port",
-    "x-forwarded-server",
-    "x-forwarded-prefix",
-    "x-forwarded-scheme",
     "x-real-ip",
     "x-request-id",
     "connection",
@@ -105,7 +99,9 @@ impl Guarded {
         } else {
             name.into()
         };
-        dashed.starts_with("proxy-") || self.0.binary_search_by(|own| own.as_str().cmp(&dashed)).is_ok()
+        // Whatever comes after it, proxies say it of a caller: a certificate, a token, a role.
+        let said_by_proxies = dashed.starts_with("proxy-") || dashed.starts_with("x-forwarded-");
+        said_by_proxies || self.0.binary_search_by(|own| own.as_str().cmp(&dashed)).is_ok()
     }
 }
 
@@ -349,7 +345,11 @@ mod tests {
         ] {
             assert!(guarded.contains(name), "{name}");
         }
-        assert!(!guarded.contains("x-forwarded-users") && !guarded.contains("accept"));
+        assert!(
+            !guarded.contains("x-forward-users")
+                && guarded.contains("X_Forwarded_Role".to_ascii_lowercase().as_str())
+                && !guarded.contains("accept")
+        );
     }
 
     proptest! {

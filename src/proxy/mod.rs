@@ -19,6 +19,7 @@ mod bridge;
 mod headers;
 pub mod listener;
 mod origin;
+mod place;
 mod rate;
 mod reply;
 mod route;
@@ -30,10 +31,11 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::StatusCode;
 use http::header::{self, HeaderValue};
+use http::{StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::HttpPeer;
+use pingora::protocols::TcpKeepalive;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::{Error, ErrorType};
 
@@ -41,10 +43,11 @@ use self::bearer::{Bearer, Permit};
 use self::headers::{Arrival, Guarded, Hidden, REQUEST_ID};
 use self::listener::{InFlight, InFlightGuard};
 use self::origin::{Origin, Origins};
+use self::place::Place;
 use self::rate::Rates;
 use self::reply::{KEPT_BODY, Refusal};
 use self::route::Routes;
-use self::verdict::{BODY_TOO_LARGE, UPSTREAM_UNAUTHORIZED};
+use self::verdict::{BODY_TOO_LARGE, Late, UPSTREAM_SWITCHED, UPSTREAM_UNAUTHORIZED};
 use self::watchdog::Watchdog;
 use crate::config::Upstream;
 use crate::domain::secret::random_bytes;
@@ -54,6 +57,9 @@ use crate::telemetry::{Outcome, StreamGuard, UpstreamMetrics};
 /// Idle connections to upstreams are let go before the upstream does it: Node closes after five seconds, and a request that
 /// meets a closing connection fails.
 const UPSTREAM_IDLE: Duration = Duration::from_secs(4);
+/// A silent connection to an upstream is probed this often, so that a host that vanished does not keep streams for ever.
+const UPSTREAM_PROBE: Duration = Duration::from_secs(30);
+
 /// The gateway as the engine sees it.
 pub struct Gateway {
     endpoints: Arc<Endpoints>,
@@ -71,6 +77,7 @@ struct Mount {
     hidden: Hidden,
     origins: Origins,
     authority: HeaderValue,
+    place: Place,
     metrics: UpstreamMetrics,
 }
 
@@ -105,6 +112,7 @@ impl Gateway {
             // The configuration took it from a parsed URL, which holds nothing that a header may not.
             authority: HeaderValue::from_str(&upstream.url.authority)
                 .unwrap_or_else(|_| HeaderValue::from_static("upstream")),
+            place: Place::of(&upstream.url),
             metrics: endpoints.metrics.upstream(&upstream.name),
         };
         let mounts = config.upstreams.iter().map(mount).collect();
@@ -160,12 +168,17 @@ impl ProxyHttp for Gateway {
 
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> pingora::Result<bool> {
         exchange.watchdog = Watchdog::of(session.as_downstream().digest());
+        exchange.watchdog.begin();
+        // A second request in the same packet is served after the first (RFC 9112 §9.3.2).
+        session.as_downstream_mut().set_pipelining_enabled(true);
         match self.decide(session, exchange).await? {
             Ok(admission::Step::Answered) => Ok(true),
             Ok(admission::Step::Forward) => {
                 // Before the upstream is connected to: that time is not the gateway's.
                 self.endpoints.metrics.overhead(exchange.started.elapsed());
                 bridge::continue_if_expected(session).await?;
+                // An upstream's own interim answers are for the gateway.
+                session.as_downstream_mut().set_ignore_info_resp(true);
                 Ok(false)
             }
             Err(refusal) => {
@@ -177,16 +190,40 @@ impl ProxyHttp for Gateway {
 
     async fn upstream_peer(&self, _session: &mut Session, exchange: &mut Exchange) -> pingora::Result<Box<HttpPeer>> {
         let permitted = exchange.permit.as_ref().map(|permit| permit.upstream());
-        let upstream = permitted.and_then(|index| self.endpoints.config.upstreams.get(index));
-        let upstream =
-            upstream.ok_or_else(|| Error::explain(ErrorType::InternalError, "a request without a permit"))?;
+        let known =
+            permitted.and_then(|index| Some((self.endpoints.config.upstreams.get(index)?, self.mounts.get(index)?)));
+        let (upstream, mount) =
+            known.ok_or_else(|| Error::explain(ErrorType::InternalError, "a request without a permit"))?;
         let url = &upstream.url;
-        let mut peer = HttpPeer::new((url.host.as_str(), url.port), url.tls, url.host.clone());
+        let address = mount.place.find(upstream.limits.connect_timeout).await?;
+        let mut peer = HttpPeer::new(address, url.tls, url.host.clone());
         let options = &mut peer.options;
         options.connection_timeout = Some(upstream.limits.connect_timeout);
         options.total_connection_timeout = Some(upstream.limits.connect_timeout);
         options.idle_timeout = Some(UPSTREAM_IDLE);
+        // An upstream that takes nothing of a body is as late as one that says nothing, and only the system sees it: the
+        // client is not listened to meanwhile, so that the watchdog sleeps.
+        options.write_timeout = Some(upstream.limits.response_timeout);
+        options.tcp_keepalive = Some(TcpKeepalive {
+            idle: UPSTREAM_PROBE,
+            interval: UPSTREAM_PROBE,
+            count: 4,
+            user_timeout: upstream.limits.response_timeout,
+        });
         Ok(Box::new(peer))
+    }
+
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        exchange: &mut Exchange,
+        error: Box<Error>,
+    ) -> Box<Error> {
+        if let Some((_, mount)) = self.upstream(exchange) {
+            mount.place.try_next();
+        }
+        error
     }
 
     async fn upstream_request_filter(
@@ -230,7 +267,14 @@ impl ProxyHttp for Gateway {
         end: bool,
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
-        exchange.body_complete |= end;
+        // Time that the client takes to send is not the upstream's.
+        if let Some((upstream, _)) = self.upstream(exchange) {
+            exchange.watchdog.expect_within(upstream.limits.response_timeout);
+        }
+        if end {
+            exchange.body_complete = true;
+            exchange.watchdog.is_whole();
+        }
         let Some(chunk) = body.as_ref().filter(|chunk| !chunk.is_empty()) else {
             return Ok(());
         };
@@ -244,16 +288,12 @@ impl ProxyHttp for Gateway {
         {
             return Err(Error::new(BODY_TOO_LARGE).into_down());
         }
-        // Time that the client takes to send is not the upstream's.
-        if let Some((upstream, _)) = self.upstream(exchange) {
-            exchange.watchdog.expect_within(upstream.limits.response_timeout);
-        }
         Ok(())
     }
 
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         exchange: &mut Exchange,
     ) -> pingora::Result<()> {
@@ -263,8 +303,18 @@ impl ProxyHttp for Gateway {
                 "a response without an upstream",
             ));
         };
-        if response.status == StatusCode::UNAUTHORIZED {
-            return Err(Error::new(UPSTREAM_UNAUTHORIZED).into_up());
+        match response.status {
+            StatusCode::UNAUTHORIZED => return Err(Error::new(UPSTREAM_UNAUTHORIZED).into_up()),
+            StatusCode::SWITCHING_PROTOCOLS => return Err(Error::new(UPSTREAM_SWITCHED).into_up()),
+            // Not the answer yet, and not passed on.
+            status if status.is_informational() => return Ok(()),
+            _ => {}
+        }
+        // HTTP/1.0 knows no chunks: the end of the connection is the end of the body (RFC 9112 §6.3).
+        if session.req_header().version < Version::HTTP_11
+            && response.remove_header(&header::TRANSFER_ENCODING).is_some()
+        {
+            session.set_keepalive(None);
         }
         let is_stream = headers::clean_response(response, &mount.hidden, &self.endpoints.config, upstream)?;
         let stream = is_stream.then(|| mount.metrics.stream());
@@ -311,7 +361,12 @@ impl ProxyHttp for Gateway {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, exchange: &mut Exchange) -> FailToProxy {
-        let (answer, outcome, failure) = verdict::of(error, exchange.watchdog.has_barked());
+        let late = match (exchange.watchdog.has_barked(), exchange.body_complete) {
+            (false, _) => Late::Nobody,
+            (true, false) => Late::Client,
+            (true, true) => Late::Upstream,
+        };
+        let (answer, outcome, failure) = verdict::of(error, late);
         exchange.outcome = Some(outcome);
         if let (Some(failure), Some((upstream, _))) = (failure, self.upstream(exchange)) {
             self.endpoints.metrics.upstream_error(&upstream.name, failure);
@@ -323,7 +378,7 @@ impl ProxyHttp for Gateway {
         let status = answer.as_ref().map_or(0, |(status, ..)| status.as_u16());
         if let (Some((status, code, message)), false) = (answer, began) {
             // Where the upstream was never reached the body is still to be read, and the request's id is in it.
-            if !exchange.body_complete && exchange.body.is_empty() {
+            if failure.is_some() && !exchange.body_complete && exchange.body.is_empty() {
                 exchange.body_complete = bridge::read_kept(session, &mut exchange.body).await;
             }
             let body = exchange.body.concat();
@@ -341,7 +396,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
-        exchange.watchdog.rest();
+        exchange.watchdog.end();
         self.note_end(session, error, exchange);
     }
 

@@ -11,8 +11,9 @@ use crate::config::Upstream;
 use crate::oauth::Answer;
 
 /// What a page may read of an answer (K16).
-const EXPOSED: HeaderValue =
-    HeaderValue::from_static("WWW-Authenticate, Mcp-Session-Id, MCP-Protocol-Version, X-Request-Id, Retry-After");
+const EXPOSED: HeaderValue = HeaderValue::from_static(
+    "WWW-Authenticate, Mcp-Session-Id, MCP-Protocol-Version, X-Request-Id, Retry-After, DPoP-Nonce",
+);
 /// What a page may send (K15); `*` would not cover Authorization.
 const ALLOWED: &str = "Authorization, Content-Type, Accept, MCP-Protocol-Version, Mcp-Session-Id, Mcp-Method, Mcp-Name, Last-Event-ID, DPoP";
 /// Most names of `Mcp-Param-…` headers that a preflight gets back.
@@ -73,13 +74,14 @@ impl Origins {
     }
 }
 
-/// Puts the CORS headers on any answer, ours or the upstream's. `Vary` is there even without an origin, for caches.
+/// Puts the CORS headers on any answer, ours or the upstream's. All but the origin itself are there even without one, so
+/// that a cache does not give a page what was answered to a program.
 pub(super) fn cors(origin: &Origin, mut insert: impl FnMut(HeaderName, HeaderValue)) {
     if let Origin::Allowed(origin) = origin {
         insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-        insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
-        insert(header::VARY, HeaderValue::from_static("Origin"));
     }
+    insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+    insert(header::VARY, HeaderValue::from_static("Origin"));
 }
 
 /// Answers a preflight: without a token, since browsers send none.

@@ -24,7 +24,12 @@ pub(super) enum RpcError {
     TooMany = -32012,
     /// The gateway itself has trouble.
     Unavailable = -32013,
+    /// The request cannot be forwarded as it is.
+    BadRequest = -32014,
 }
+
+/// What a 413 says, whether the length was declared or found out.
+pub(super) const BODY_TOO_LARGE: &str = "the body is too large";
 
 /// A refusal on the way of a request, with whether its connection can go on afterwards.
 #[derive(Debug)]

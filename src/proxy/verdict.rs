@@ -3,20 +3,39 @@
 use http::StatusCode;
 use pingora::{Error, ErrorSource, ErrorType};
 
-use super::reply::RpcError;
+use super::reply::{self, RpcError};
 use crate::telemetry::{Outcome, UpstreamFailure};
 
 /// Marks an upstream that refused the gateway's own credentials.
 pub(super) const UPSTREAM_UNAUTHORIZED: ErrorType = ErrorType::new("upstream answered 401");
+/// Marks an upstream that would speak another protocol, which nobody asked for.
+pub(super) const UPSTREAM_SWITCHED: ErrorType = ErrorType::new("upstream switched protocols");
 /// Marks a body that grew over its limit.
 pub(super) const BODY_TOO_LARGE: ErrorType = ErrorType::new("request body over the limit");
 
 /// What is said of an error, if anybody is there to be told.
 pub(super) type Said = Option<(StatusCode, RpcError, &'static str)>;
 
+/// Whose turn it was when a deadline passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Late {
+    /// Nobody's: none passed.
+    Nobody,
+    /// The client's, which had more of its body to send.
+    Client,
+    /// The upstream's.
+    Upstream,
+}
+
 /// What an error of the engine means: status, what to say, what to count. `None` if nobody is there to be told.
-pub(super) fn of(error: &Error, late_by_watch: bool) -> (Said, Outcome, Option<UpstreamFailure>) {
+pub(super) fn of(error: &Error, late: Late) -> (Said, Outcome, Option<UpstreamFailure>) {
     use ErrorType as E;
+    let rejected = |status, code, message| (Some((status, code, message)), Outcome::Rejected, None);
+    let stalled = rejected(
+        StatusCode::REQUEST_TIMEOUT,
+        RpcError::BadRequest,
+        "the body did not arrive in time",
+    );
     let failed = |message, failure| {
         (
             Some((StatusCode::BAD_GATEWAY, RpcError::UpstreamFailed, message)),
@@ -24,7 +43,7 @@ pub(super) fn of(error: &Error, late_by_watch: bool) -> (Said, Outcome, Option<U
             Some(failure),
         )
     };
-    let late = (
+    let too_slow = (
         Some((
             StatusCode::GATEWAY_TIMEOUT,
             RpcError::UpstreamTimeout,
@@ -33,25 +52,34 @@ pub(super) fn of(error: &Error, late_by_watch: bool) -> (Said, Outcome, Option<U
         Outcome::UpstreamFailed,
         Some(UpstreamFailure::Timeout),
     );
-    if late_by_watch {
-        return late;
+    match late {
+        Late::Nobody => {}
+        Late::Client => return stalled,
+        Late::Upstream => return too_slow,
     }
     match (error.etype(), error.esource()) {
-        (kind, _) if *kind == BODY_TOO_LARGE => (
-            Some((
-                StatusCode::PAYLOAD_TOO_LARGE,
-                RpcError::TooMany,
-                "the body is too large",
-            )),
-            Outcome::Rejected,
-            None,
+        (kind, _) if *kind == BODY_TOO_LARGE => rejected(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            RpcError::BadRequest,
+            reply::BODY_TOO_LARGE,
         ),
         (kind, _) if *kind == UPSTREAM_UNAUTHORIZED => failed(
             "the server refused the gateway's credentials",
             UpstreamFailure::Unauthorized,
         ),
-        (_, ErrorSource::Downstream) => (None, Outcome::ClientGone, None),
-        (E::ConnectTimedout | E::TLSHandshakeTimedout | E::ReadTimedout | E::WriteTimedout, _) => late,
+        (kind, _) if *kind == UPSTREAM_SWITCHED => failed("the server's answer is not HTTP", UpstreamFailure::Protocol),
+        (E::ReadTimedout, ErrorSource::Downstream) => stalled,
+        (
+            E::ConnectionClosed | E::ReadError | E::WriteError | E::WriteTimedout | E::ConnectError | E::SocketError,
+            ErrorSource::Downstream,
+        ) => (None, Outcome::ClientGone, None),
+        // Broken chunks, or a header that means nothing on the way: the client is still there, and at fault.
+        (_, ErrorSource::Downstream) => rejected(
+            StatusCode::BAD_REQUEST,
+            RpcError::BadRequest,
+            "the request cannot be read",
+        ),
+        (E::ConnectTimedout | E::TLSHandshakeTimedout | E::ReadTimedout | E::WriteTimedout, _) => too_slow,
         (
             E::ConnectRefused
             | E::ConnectNoRoute

@@ -4,16 +4,20 @@
 //! So the client's connection carries a deadline: while an exchange waits, the engine also waits to hear from the client,
 //! and once the deadline has passed that wait fails, which ends the exchange in order, with the client still there to be
 //! answered.
+//!
+//! The same wrapper sees to what happens outside exchanges, of which the engine tells nobody: a head that does not come or
+//! does not end, an idle connection, and the engine's own answer to a head that it cannot read.
 
 use std::fmt;
 use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use bytes::BytesMut;
 use pingora::http::ResponseHeader;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::tls::{SslDigest, TlsRef};
@@ -21,11 +25,24 @@ use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
     UniqueID, UniqueIDType,
 };
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufWriter, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
 use tokio::time::Sleep;
 
 /// A head and a small body together, which is what most responses are.
 const WRITE_BUFFER: usize = 2048;
+
+/// Most of a head that is read before it is whole; above what `route` lets pass, so that an ordinary head that is too large
+/// gets its answer there.
+const ENDLESS_HEAD: usize = 256 << 10;
+/// A head has to be whole in this time from its first byte.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// A connection may wait this long for its next request: longer than clients keep theirs, so that they close first.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+/// Most that is kept of what a client sends before its request is answered: the beginning of the next one.
+const MAX_AHEAD: usize = 64 << 10;
+/// How much is read and thrown away, and for how long, before a connection goes, so that the client gets to read the answer.
+const LINGER_BYTES: usize = 1 << 20;
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The deadline of one connection.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +52,31 @@ pub(super) struct Watchdog(Arc<Mutex<State>>);
 struct State {
     deadline: Option<Instant>,
     barked: bool,
+    phase: Phase,
+    /// Counts exchanges.
+    exchange: u64,
+}
+
+/// What the bytes on a connection belong to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    /// To no exchange yet: a head comes in, and an answer is the engine's own.
+    #[default]
+    Between,
+    /// A request's body may come in.
+    Receiving,
+    /// The request is whole: what comes now is the next one.
+    Answering,
+}
+
+/// What came of the next head.
+#[derive(Debug)]
+struct Head {
+    /// The exchange before it.
+    after: u64,
+    bytes: usize,
+    /// When it began, or if nothing came yet, since when it is waited for.
+    since: Instant,
 }
 
 /// A client's connection under a watchdog.
@@ -46,6 +88,25 @@ pub(super) struct Watched {
     /// Sleeps until some deadline; it may be one that was moved on since.
     sleep: Option<Pin<Box<Sleep>>>,
     digest: Option<Arc<ProxyDigest>>,
+    head: Head,
+    /// What was read before its time.
+    ahead: BytesMut,
+    parting: Parting,
+}
+
+/// How a connection goes that no exchange has closed.
+#[derive(Debug, Default)]
+enum Parting {
+    /// At once.
+    #[default]
+    Quiet,
+    /// With this answer: status and description.
+    Saying(&'static str, &'static str),
+    /// With an answer that is written.
+    Said,
+    /// When the client has stopped talking, or at this time, or after so many bytes: an answer on a connection that is
+    /// closed over unread bytes may never be read.
+    Lingering(Instant, usize),
 }
 
 // === impl Watchdog ===
@@ -61,26 +122,48 @@ impl Watchdog {
             .unwrap_or_default()
     }
 
+    /// An exchange begins.
+    pub(super) fn begin(&self) {
+        self.change(|state| {
+            *state = State {
+                phase: Phase::Receiving,
+                exchange: state.exchange.wrapping_add(1),
+                ..State::default()
+            };
+        });
+    }
+
+    /// The exchange's request is whole.
+    pub(super) fn is_whole(&self) {
+        self.change(|state| state.phase = Phase::Answering);
+    }
+
+    /// The exchange is over.
+    pub(super) fn end(&self) {
+        self.change(|state| {
+            state.phase = Phase::Between;
+            (state.deadline, state.barked) = (None, false);
+        });
+    }
+
     /// Something has to happen within this time.
     pub(super) fn expect_within(&self, time: Duration) {
-        self.set(Some(Instant::now() + time));
+        let deadline = Instant::now() + time;
+        self.change(|state| (state.deadline, state.barked) = (Some(deadline), false));
     }
 
     /// Nothing is waited for.
     pub(super) fn rest(&self) {
-        self.set(None);
+        self.change(|state| (state.deadline, state.barked) = (None, false));
     }
 
     /// Whether the deadline passed in this exchange.
     pub(super) fn has_barked(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).barked
+        self.change(|state| state.barked)
     }
 
-    fn set(&self, deadline: Option<Instant>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = State {
-            deadline,
-            barked: false,
-        };
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -99,13 +182,18 @@ impl Watched {
             watchdog,
             sleep: None,
             digest,
+            head: Head {
+                after: 0,
+                bytes: 0,
+                since: Instant::now(),
+            },
+            ahead: BytesMut::new(),
+            parting: Parting::default(),
         }
     }
 
-    /// Whether the deadline has passed; if there is one ahead, this task is woken then.
-    fn poll_deadline(&mut self, context: &mut Context<'_>) -> bool {
-        let mut state = self.watchdog.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(deadline) = state.deadline else { return false };
+    /// Whether this time has come; if not, this task is woken then.
+    fn poll_until(&mut self, context: &mut Context<'_>, deadline: Instant) -> bool {
         loop {
             let wake_at = tokio::time::Instant::from_std(deadline);
             let sleep = self
@@ -120,15 +208,131 @@ impl Watched {
             }
             if Instant::now() >= deadline {
                 self.sleep = None;
-                *state = State {
-                    deadline: None,
-                    barked: true,
-                };
                 return true;
             }
             sleep.as_mut().reset(wake_at);
         }
     }
+
+    /// Whether the exchange's deadline has passed.
+    fn poll_deadline(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(deadline) = self.watchdog.change(|state| state.deadline) else {
+            return false;
+        };
+        let late = self.poll_until(context, deadline);
+        if late {
+            self.watchdog
+                .change(|state| (state.deadline, state.barked) = (None, true));
+        }
+        late
+    }
+
+    /// Reads a head, for as long and as far as that is reasonable.
+    fn poll_head(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+        exchange: u64,
+    ) -> Poll<io::Result<()>> {
+        if self.head.after != exchange {
+            self.head = Head {
+                after: exchange,
+                bytes: 0,
+                since: Instant::now(),
+            };
+        }
+        if self.head.bytes > ENDLESS_HEAD {
+            self.parting = Parting::Saying("431 Request Header Fields Too Large", "the request's head is too large");
+            return Poll::Ready(Err(io::Error::other("a head without an end")));
+        }
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.inner).poll_read(context, buffer);
+        let came = buffer.filled().len() - before;
+        if came > 0 && self.head.bytes == 0 {
+            self.head.since = Instant::now();
+        }
+        self.head.bytes += came;
+        let patience = if self.head.bytes == 0 {
+            IDLE_TIMEOUT
+        } else {
+            HEAD_TIMEOUT
+        };
+        if read.is_pending() && self.poll_until(context, self.head.since + patience) {
+            if self.head.bytes > 0 {
+                self.parting = Parting::Saying("408 Request Timeout", "the request's head did not arrive in time");
+            }
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "no request came")));
+        }
+        read
+    }
+
+    /// Keeps what comes before its time, so that the engine neither takes it for an error nor stops to see that a client
+    /// has gone: it hears of the end only.
+    fn poll_ahead(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if self.ahead.len() > MAX_AHEAD {
+                return Poll::Ready(Err(io::Error::other("more requests than can be kept")));
+            }
+            let mut chunk = [0; 4096];
+            let mut into = ReadBuf::new(&mut chunk);
+            ready!(Pin::new(&mut self.inner).poll_read(context, &mut into))?;
+            if into.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            self.ahead.extend_from_slice(into.filled());
+        }
+    }
+
+    /// Closes the connection as it was decided to.
+    fn poll_part(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            match self.parting {
+                Parting::Quiet => return Pin::new(&mut self.inner).poll_shutdown(context),
+                Parting::Saying(status, description) => {
+                    let answer = early_answer(status, description, None);
+                    // It fits the buffer, so it is taken in one piece.
+                    ready!(Pin::new(&mut self.inner).poll_write(context, &answer))?;
+                    self.parting = Parting::Said;
+                }
+                Parting::Said => {
+                    ready!(Pin::new(&mut self.inner).poll_shutdown(context))?;
+                    self.parting = Parting::Lingering(Instant::now() + LINGER_TIMEOUT, LINGER_BYTES);
+                }
+                Parting::Lingering(until, left) => {
+                    if self.poll_until(context, until) {
+                        return Poll::Ready(Ok(()));
+                    }
+                    let mut chunk = [0; 4096];
+                    let mut into = ReadBuf::new(&mut chunk);
+                    ready!(Pin::new(&mut self.inner).poll_read(context, &mut into))?;
+                    let came = into.filled().len();
+                    if came == 0 || came > left {
+                        return Poll::Ready(Ok(()));
+                    }
+                    self.parting = Parting::Lingering(until, left - came);
+                }
+            }
+        }
+    }
+}
+
+/// The answer to what is no request, in the form of all others. `instead_of` is the engine's, which knows the date.
+fn early_answer(status: &str, description: &str, instead_of: Option<&[u8]>) -> Vec<u8> {
+    let date = instead_of
+        .and_then(|head| std::str::from_utf8(head).ok())
+        .and_then(|head| {
+            head.split("\r\n")
+                .find(|line| line.get(..5).is_some_and(|name| name.eq_ignore_ascii_case("date:")))
+        })
+        .map(|line| format!("{line}\r\n"))
+        .unwrap_or_default();
+    let body = format!(r#"{{"error":"invalid_request","error_description":"{description}"}}"#);
+    format!(
+        "HTTP/1.1 {status}\r\n{date}Content-Type: application/json\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\
+         Access-Control-Allow-Origin: *\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
 }
 
 impl AsyncRead for Watched {
@@ -137,12 +341,19 @@ impl AsyncRead for Watched {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.inner).poll_read(context, buffer);
+        let (phase, exchange) = self.watchdog.change(|state| (state.phase, state.exchange));
+        if phase != Phase::Answering && !self.ahead.is_empty() {
+            let length = self.ahead.len().min(buffer.remaining());
+            buffer.put_slice(&self.ahead.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
+        let read = match phase {
+            Phase::Between => return self.poll_head(context, buffer, exchange),
+            Phase::Receiving => Pin::new(&mut self.inner).poll_read(context, buffer),
+            Phase::Answering => self.poll_ahead(context),
+        };
         if read.is_pending() && self.poll_deadline(context) {
-            return Poll::Ready(Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "the upstream was too slow",
-            )));
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the deadline has passed")));
         }
         read
     }
@@ -150,6 +361,21 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        // A response that belongs to no exchange is the engine's: it names the engine and has no body.
+        if bytes.starts_with(b"HTTP/1.") && self.watchdog.change(|state| state.phase == Phase::Between) {
+            let (status, description) = match bytes.get(9..12) {
+                Some(b"405") => ("405 Method Not Allowed", "this method is not allowed"),
+                _ => (
+                    "400 Bad Request",
+                    "the request's head is not that of an HTTP/1.1 request",
+                ),
+            };
+            let answer = early_answer(status, description, Some(bytes));
+            // It fits the buffer, so it is taken in one piece.
+            ready!(Pin::new(&mut self.inner).poll_write(context, &answer))?;
+            self.parting = Parting::Said;
+            return Poll::Ready(Ok(bytes.len()));
+        }
         Pin::new(&mut self.inner).poll_write(context, bytes)
     }
 
@@ -158,7 +384,7 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(context)
+        self.poll_part(context)
     }
 
     fn poll_write_vectored(
@@ -186,8 +412,7 @@ impl fmt::Debug for Watched {
 impl Shutdown for Watched {
     async fn shutdown(&mut self) {
         // Whoever is gone already misses nothing.
-        let _ = self.inner.flush().await;
-        Shutdown::shutdown(&mut **self.inner.get_mut()).await;
+        let _ = AsyncWriteExt::shutdown(self).await;
     }
 }
 

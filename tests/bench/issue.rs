@@ -86,6 +86,7 @@ async fn rotations(store: &Arc<dyn Store>, gate: Option<Arc<Mutex<()>>>, time: D
                     nonce,
                     scope: Scope::empty(),
                     access_expires_at: NOW.plus(Duration::from_secs(3600)),
+                    key: None,
                 };
                 let issued = issued(grant, access.hash(), refresh.hash());
                 let turn = match &gate {

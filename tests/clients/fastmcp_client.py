@@ -1,10 +1,13 @@
-"""FastMCP's client. Unlike the others it lets the server choose how it authenticates, gets a secret, and sends it in a
-Basic header with its client id in the body as well; it also fetches the authorization URL once before the browser does.
+"""FastMCP's client, third and fourth generation. It fetches the authorization URL once before the browser does.
+
+The third lets the server choose how it authenticates, gets a secret, and sends it in a Basic header with its client id in
+the body as well.
 """
 
 import asyncio
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 # webbrowser reads this at its first use; it starts the program in the background.
@@ -14,7 +17,9 @@ os.environ.setdefault("FASTMCP_CHECK_FOR_UPDATES", "off")
 from fastmcp import Client
 from fastmcp.client.auth import OAuth
 
-from python_steps import GREETING, MCP_URL, TOKEN_SECONDS, TOOLS, Progress, check, check_echo, check_tools, run, step
+from python_steps import GREETING, MCP_URL, TOKEN_SECONDS, TOOLS, Progress, check, check_echo, check_tools, restart, run, step
+
+GENERATION = int(version("fastmcp").split(".")[0])
 
 
 async def main() -> None:
@@ -24,7 +29,8 @@ async def main() -> None:
     async def connect() -> None:
         await client.__aenter__()
         check(auth.context.current_tokens, "no access token")
-        check(auth.context.client_info.client_secret, "the client was given no secret")
+        secret = auth.context.client_info.client_secret
+        check(bool(secret) == (GENERATION == 3), f"generation {GENERATION} was given {'a' if secret else 'no'} secret")
 
     async def tools() -> None:
         check_tools(await client.list_tools())
@@ -43,6 +49,11 @@ async def main() -> None:
         await echo("after the token expired")
         check(auth.context.current_tokens.access_token != before.access_token, "the access token is the old one")
 
+    async def restarted() -> None:
+        before = auth.context.current_tokens
+        await echo("after the restart")
+        check(auth.context.current_tokens.access_token != before.access_token, "the access token is the old one")
+
     await step("the first request leads to sign-in and consent, and the client connects", 30, connect)
     try:
         print(f"CLIENT {auth.context.client_info.client_id}", flush=True)
@@ -50,6 +61,7 @@ async def main() -> None:
         await step("tools/call answers", 10, echo)
         await step("progress arrives while the call runs", 15, progress)
         await step("an expired token is refreshed without the person", 20 + TOKEN_SECONDS, refreshed)
+        await restart(restarted)
     finally:
         await client.__aexit__(None, None, None)
 

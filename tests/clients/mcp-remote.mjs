@@ -1,18 +1,16 @@
 // mcp-remote, as a desktop application uses it: a program that speaks MCP on stdio and does the rest, browser included.
 
-import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
 import { StdioClientTransport } from '@modelcontextprotocol/sdk/client/stdio.js';
-import { MCP_URL, converse, refresh } from './lib/conversation.mjs';
-import { freePort } from './lib/processes.mjs';
+import { MCP_URL, converse, refresh, restart } from './lib/conversation.mjs';
+import { freePort, temporaryDirectory } from './lib/processes.mjs';
 import { check, main, step } from './lib/report.mjs';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
-const home = mkdtempSync(path.join(tmpdir(), 'mcpgate-mcp-remote-'));
-process.on('exit', () => rmSync(home, { recursive: true, force: true }));
+const home = temporaryDirectory();
 const bridge = path.join(here, 'node_modules/mcp-remote/dist/proxy.js');
 const browserLog = path.join(home, 'browser.log');
 
@@ -52,6 +50,7 @@ await main(async () => {
     console.log(`CLIENT ${kept('client_info.json').client_id}`);
     await converse(client);
     await refresh(client, provider);
+    await restart(client, provider);
     await step('the bridge ends when its application does', 10, () => client.close());
   } catch (error) {
     console.log(said.replace(/^/gm, '  mcp-remote: '));

@@ -15,7 +15,7 @@ from mcp.client.auth import OAuthClientProvider
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
 
-from python_steps import GREETING, MCP_URL, TOKEN_SECONDS, TOOLS, Progress, check, check_echo, check_tools, run, step
+from python_steps import GREETING, MCP_URL, TOKEN_SECONDS, TOOLS, Progress, check, check_echo, check_tools, restart, run, step
 
 GENERATION = int(version("mcp").split(".")[0])
 if GENERATION == 1:
@@ -109,12 +109,19 @@ async def converse(session: ClientSession, storage: Storage, person: Person) -> 
         check(storage.tokens.access_token != before.access_token, "the access token is the old one")
         check(person.sign_ins == 1, f"the person was sent to the browser {person.sign_ins} times")
 
+    async def restarted() -> None:
+        before = storage.tokens
+        await echo("after the restart")
+        check(storage.tokens.access_token != before.access_token, "the access token is the old one")
+        check(person.sign_ins == 1, f"the person was sent to the browser {person.sign_ins} times")
+
     await step("the first request leads to sign-in and consent, and the client connects", 20, signed_in)
     print(f"CLIENT {storage.client.client_id}", flush=True)
     await step("tools/list names the tools of the server", 10, tools)
     await step("tools/call answers", 10, echo)
     await step("progress arrives while the call runs", 15, progress)
     await step("an expired token is refreshed without the person", 20 + TOKEN_SECONDS, refreshed)
+    await restart(restarted)
 
 
 async def main() -> None:

@@ -3,11 +3,15 @@
 import asyncio
 import os
 import time
+import urllib.request
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 MCP_URL = os.environ["MCP_URL"]
 TOKEN_SECONDS = float(os.environ["TOKEN_SECONDS"])
+# The address of the test runner, which can restart the gateway, and by which signal it should; no name, no restart.
+CONTROL_URL = os.environ.get("CONTROL_URL", "")
+RESTART = os.environ.get("RESTART", "")
 TOOLS = ("echo", "trigger-long-running-operation")
 STEPS = 4
 DURATION = 2
@@ -49,6 +53,22 @@ def check_echo(result: Any, message: str = GREETING) -> None:
     check(message in text(result), f"unexpected result: {text(result)}")
 
 
+async def restart(again: Callable[[], Awaitable[Any]]) -> None:
+    """The gateway ends in the middle of the session and comes back; `again` has to work without the person."""
+    if not RESTART:
+        return
+
+    async def work() -> None:
+        request = urllib.request.Request(f"{CONTROL_URL}/restart/{RESTART}", method="POST")
+        # The client's event stream has to be served meanwhile.
+        await asyncio.to_thread(lambda: urllib.request.urlopen(request, timeout=50).close())
+        # The access token is over by then: so that the refresh token, too, has to have lived through it.
+        await asyncio.sleep(TOKEN_SECONDS + 1)
+        await again()
+
+    await step(f"the gateway restarts after {RESTART}, and the client goes on without the person", 60, work)
+
+
 class Progress:
     """Notes when reports arrive. A gateway that holds events back delivers them all at the end."""
 
@@ -69,18 +89,18 @@ class Progress:
         check(ahead > DURATION / 2, f"the first report came {ahead:.2f} s before the result")
 
 
-def run(work: Callable[[], Awaitable[None]]) -> int:
-    """Runs a client from its first step to the exit code."""
+def run(work: Callable[[], Awaitable[None]], end: str = "the session is ended") -> int:
+    """Runs a client from its first step to the exit code; `end` is what went well once all did."""
 
     async def bounded() -> int:
         try:
-            async with asyncio.timeout(90):
+            async with asyncio.timeout(150):
                 await work()
         except BaseException as error:  # a task group wraps what its tasks raise
             if not contains(error, Failed):
                 print(f"FAIL {type(error).__name__} {' '.join(str(error).split())}", flush=True)
             return 1
-        print("PASS the session is ended", flush=True)
+        print(f"PASS {end}", flush=True)
         return 0
 
     return asyncio.run(bounded())

@@ -1,31 +1,46 @@
-// Runs unmodified MCP clients through the built gateway to an unmodified MCP server, one after the other, and checks
-// from outside what each of them did and what the server saw.
+// Runs unmodified MCP clients through the built gateway to unmodified MCP servers, and checks from outside what each of
+// them did and what the server saw. Each run has a gateway of its own, which is stopped and started again in the middle.
 //
 //   node tests/clients/run.mjs [CLIENT …]
 //
 // MCPGATE names the program (default: target/debug/mcpgate). tests/setup.sh installs everything else.
 
-import { existsSync } from 'node:fs';
-import path from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { PROGRAM, TOKEN_SECONDS, startGateway } from './lib/gateway.mjs';
-import { start } from './lib/processes.mjs';
+import http from 'node:http';
+import { Account, conclude, inParallel, runScript } from './lib/account.mjs';
+import { TOKEN_SECONDS, startGateway } from './lib/gateway.mjs';
+import { client, example, python } from './lib/places.mjs';
 import { check, describe } from './lib/report.mjs';
+import { startServer } from './lib/servers.mjs';
 
-const here = path.dirname(fileURLToPath(import.meta.url));
-const targets = path.resolve(process.env.CARGO_TARGET_DIR ?? path.join(here, '../../target'));
-const python = (name) => path.join(targets, 'test-env', name, 'bin/python');
-const node = (file) => [process.execPath, path.join(here, file)];
+const node = (file, ...rest) => [process.execPath, client(file), ...rest];
+/** The newest revision that the clients before 2026-07-28 speak. */
+const [LEGACY, MODERN] = ['2025-11-25', '2026-07-28'];
+/**
+ * How to run each client, and in which revision it must have ended up talking to which server. One at a time are those that
+ * listen for the browser on a port which they do not choose freely.
+ */
 const CLIENTS = {
-  'typescript-1': node('typescript-1.mjs'),
-  'typescript-2': node('typescript-2.mjs'),
-  'python-1': [python('python-1'), path.join(here, 'python_sdk.py')],
-  'python-2': [python('python-2'), path.join(here, 'python_sdk.py')],
-  fastmcp: [python('python-1'), path.join(here, 'fastmcp_client.py')],
-  'mcp-remote': node('mcp-remote.mjs'),
-  demo: node('demo.mjs'),
+  'typescript-1': { command: node('typescript-1.mjs'), everything: LEGACY, modern: LEGACY },
+  'typescript-2-legacy': { command: node('typescript-2.mjs', 'legacy'), everything: LEGACY, modern: LEGACY },
+  'typescript-2-auto': { command: node('typescript-2.mjs', 'auto'), everything: LEGACY, modern: MODERN },
+  'python-1': { command: [python('python-1'), client('python_sdk.py')], everything: LEGACY, modern: LEGACY },
+  'python-2': { command: [python('python-2'), client('python_sdk.py')], everything: LEGACY, modern: LEGACY },
+  'fastmcp-3': { command: [python('python-1'), client('fastmcp_client.py')], everything: LEGACY, modern: LEGACY },
+  'fastmcp-4': { command: [python('python-2'), client('fastmcp_client.py')], everything: LEGACY, modern: MODERN },
+  'mcp-remote': { command: node('mcp-remote.mjs'), everything: LEGACY, modern: LEGACY },
+  mcpc: { command: node('mcpc.mjs'), everything: LEGACY, modern: LEGACY, oneAtATime: true },
+  'rmcp-legacy': { command: [example('client-rmcp'), 'legacy'], everything: LEGACY, modern: LEGACY },
+  'rmcp-auto': { command: [example('client-rmcp'), 'auto'], everything: LEGACY, modern: MODERN },
+  'inspector-cli-legacy': { command: node('inspector-cli.mjs', 'legacy'), everything: LEGACY, modern: LEGACY },
+  'inspector-cli-auto': { command: node('inspector-cli.mjs', 'auto'), everything: LEGACY, modern: MODERN },
+  'inspector-web': { command: node('../browser/inspector-web.mjs', 'auto'), everything: LEGACY, modern: MODERN },
+  demo: { command: node('demo.mjs') },
 };
-const CLIENT_SECONDS = 100;
+/** One restart in order, and one as by a crash. */
+const RESTARTS = { everything: 'SIGTERM', modern: 'SIGKILL' };
+const CLIENT_SECONDS = 160;
+/** Clients mostly wait: for tokens to expire and for the gateway to restart. */
+const AT_ONCE = 8;
 /** How long the gateway may take to stop when nobody is connected any more. */
 const STOP_SECONDS = 5;
 
@@ -36,58 +51,15 @@ if (unknown.length > 0) {
   process.exit(2);
 }
 
-let passed = 0;
-let failed = 0;
 const since = Date.now();
-const pass = (who, what) => { passed += 1; console.log(`  PASS ${who}: ${what}`); };
-const fail = (who, what, why) => { failed += 1; console.log(`  FAIL ${who}: ${what}${why ? `: ${why}` : ''}`); };
 
-async function judge(who, what, work) {
-  try {
-    await work();
-    pass(who, what);
-  } catch (error) {
-    fail(who, what, describe(error));
-  }
-}
-
-/** Runs a client's script to its end and counts its lines; returns the client id that it was registered under. */
-async function runScript(name, environment) {
-  const [command, ...rest] = CLIENTS[name];
-  if (!existsSync(command)) {
-    fail(name, 'is not installed', 'run tests/setup.sh');
-    return undefined;
-  }
-  let clientId;
-  let failures = 0;
-  /** What the SDKs print of their own accord is of interest only when something went wrong. */
-  const other = [];
-  const read = (line) => {
-    const [, word, text] = line.match(/^(PASS|FAIL|CLIENT) (.*)$/) ?? [undefined, undefined, line];
-    if (word === 'PASS') pass(name, text);
-    else if (word === 'FAIL') { failures += 1; fail(name, text); }
-    else if (word === 'CLIENT') clientId = text;
-    else if (text.trim()) other.push(text);
-  };
-  const program = start(command, rest, { env: { ...process.env, NODE: process.execPath, ...environment } });
-  const late = setTimeout(() => program.child.kill('SIGKILL'), CLIENT_SECONDS * 1000);
-  const how = await program.exited;
-  clearTimeout(late);
-  program.output.split('\n').forEach(read);
-  if (how.code !== 0 && failures === 0) fail(name, 'runs to its end', how.error?.message ?? how.signal ?? `exit code ${how.code}`);
-  if (failures === 0 && how.code === 0) return clientId;
-  other.slice(-40).forEach((line) => console.log(`       ${line}`));
-  return undefined;
-}
-
-/** What the gateway counted between two readings of its metrics. */
-function counted(before, after, name, label) {
-  const key = `mcpgate_${name}{${label}}`;
-  return (after.get(key) ?? 0) - (before.get(key) ?? 0);
+/** What the gateway counted, all in all. */
+function counted(metrics, name, label) {
+  return metrics.get(`mcpgate_${name}{${label}}`) ?? 0;
 }
 
 /** What reached the MCP server is what the contract promises it, and nothing that it must not see. */
-function checkHeaders(requests, clientId) {
+function checkHeaders(requests, clientId, scope) {
   check(requests.length > 0, 'no request reached the server');
   const ids = new Set();
   const users = new Set();
@@ -106,7 +78,7 @@ function checkHeaders(requests, clientId) {
       check(headers[name] === value, `${where}: ${name} is ${headers[name]}, not ${value}`);
     }
     const scopes = (headers['x-forwarded-scope'] ?? '').split(' ');
-    check(scopes.includes('everything:use'), `${where}: x-forwarded-scope is ${headers['x-forwarded-scope']}`);
+    check(scopes.includes(scope), `${where}: x-forwarded-scope is ${headers['x-forwarded-scope']}`);
     for (const name of ['x-forwarded-user', 'x-forwarded-client-id', 'x-forwarded-scope', 'x-request-id', 'x-forwarded-for']) {
       const times = raw.filter((field, at) => at % 2 === 0 && field.toLowerCase() === name).length;
       check(times === 1, `${where}: ${times} times ${name}`);
@@ -119,54 +91,104 @@ function checkHeaders(requests, clientId) {
   check(users.size === 1, `one person was forwarded as ${[...users].join(' and ')}`);
 }
 
-async function runClient(gateway, name) {
-  const begun = Date.now();
-  const before = await gateway.metrics();
-  const seen = gateway.seen.length;
-  const clientId = await runScript(name, {
+/** The client and the server found the revision that both speak. */
+function checkRevision(requests, revision) {
+  const spoken = requests.map(({ headers }) => headers['mcp-protocol-version']).filter(Boolean);
+  check(spoken.at(-1) === revision, `the last request was in ${spoken.at(-1)}`);
+  const sessions = requests.filter(({ headers }) => 'mcp-session-id' in headers).length;
+  const discovered = requests.some(({ headers }) => headers['mcp-method'] === 'server/discover');
+  if (revision === MODERN) {
+    check(discovered, 'the server was not asked by server/discover');
+    check(sessions === 0, `${sessions} requests of a session, which this revision does not have`);
+  } else {
+    check(sessions > 0, 'no request of a session');
+  }
+}
+
+/** One request from outside can restart the gateway. */
+async function startControl(gateway) {
+  const server = http.createServer(async (request, answer) => {
+    const [, signal] = request.url.match(/^\/restart\/(SIGTERM|SIGKILL)$/) ?? [];
+    try {
+      check(request.method === 'POST' && signal, `${request.method} ${request.url}`);
+      await gateway.restart(signal);
+      answer.writeHead(204).end();
+    } catch (error) {
+      answer.writeHead(500).end(describe(error));
+    }
+  });
+  await new Promise((resolve, reject) => server.once('error', reject).listen(0, '127.0.0.1', resolve));
+  return { url: `http://127.0.0.1:${server.address().port}`, stop: () => server.closeAllConnections() ?? server.close() };
+}
+
+async function converse(name, server, account) {
+  const gateway = await startGateway({ servers: [server] });
+  const control = await startControl(gateway);
+  const { ok, clientId } = await runScript(account, CLIENTS[name].command, {
     MCP_URL: gateway.mcpUrl,
     SIGN_IN_USERNAME: gateway.username,
     SIGN_IN_PASSWORD: gateway.password,
     TOKEN_SECONDS: String(TOKEN_SECONDS),
-  });
-  if (clientId !== undefined) {
-    await judge(name, 'the server saw who called, and no credentials', () => checkHeaders(gateway.seen.slice(seen), clientId));
-    await judge(name, 'one registration, one sign-in, one code, and a refresh', async () => {
-      const after = await gateway.metrics();
+    CONTROL_URL: control.url,
+    RESTART: RESTARTS[server.name],
+  }, CLIENT_SECONDS);
+  if (ok) {
+    await account.judge('the server saw who called, and no credentials', () => checkHeaders(gateway.seen, clientId, `${server.name}:use`));
+    const revision = CLIENTS[name][server.name];
+    await account.judge(`they speak ${revision}`, () => checkRevision(gateway.seen, revision));
+    // Over the restart: a client that had to begin anew would have counted twice.
+    await account.judge('one registration, one sign-in, one code, and refreshes', async () => {
+      const metrics = await gateway.metrics();
       const exactly = [['registrations_total', 'kind="dynamic"'], ['logins_total', 'outcome="success",provider="builtin"'],
         ['tokens_issued_total', 'grant="authorization_code"']];
       for (const [metric, label] of exactly) {
-        const times = counted(before, after, metric, label);
+        const times = counted(metrics, metric, label);
         check(times === 1, `${metric}{${label}} went up by ${times}`);
       }
-      const refreshes = counted(before, after, 'tokens_issued_total', 'grant="refresh_token"');
-      check(refreshes >= 1, 'tokens_issued_total{grant="refresh_token"} did not go up');
+      const refreshes = counted(metrics, 'tokens_issued_total', 'grant="refresh_token"');
+      check(refreshes >= 2, `tokens_issued_total{grant="refresh_token"} went up by ${refreshes}`);
     });
   } else {
-    const lines = gateway.log().split('\n').filter((line) => !/ (DEBUG|TRACE) /.test(line));
-    console.log(`       the gateway's last lines:\n${lines.slice(-15).map((line) => `         ${line}`).join('\n')}`);
+    account.noteLog(gateway);
   }
-  console.log(`       ${name}: ${((Date.now() - begun) / 1000).toFixed(1)} s`);
-}
-
-const selected = wanted.length > 0 ? wanted : Object.keys(CLIENTS);
-try {
-  const gateway = await startGateway();
-  for (const name of selected.filter((name) => name !== 'demo')) await runClient(gateway, name);
-  if (selected.includes('demo')) await runScript('demo', {});
-  await judge('gateway', `SIGTERM ends it with 0 within ${STOP_SECONDS} s`, async () => {
+  control.stop();
+  await account.judge(`SIGTERM ends the gateway with 0 within ${STOP_SECONDS} s`, async () => {
     const how = await gateway.stop();
     check(how.code === 0, `it ended with ${how.signal ?? how.code}`);
     check(how.seconds < STOP_SECONDS, `it took ${how.seconds.toFixed(1)} s`);
   });
-  await judge('gateway', 'no token, code, secret or password in its log', () => {
-    check(gateway.log().length > 0, 'the log is empty');
-    const leaks = gateway.leaks();
-    check(leaks.length === 0, `${leaks.length} of them, such as ${leaks[0]?.slice(0, 12)}…`);
-  });
-} catch (error) {
-  fail('rig', describe(error));
+  await account.judgeLog(gateway);
 }
-console.log(`  real clients took ${((Date.now() - since) / 1000).toFixed(1)} s`);
-console.log(`${passed} passed, ${failed} failed`);
-process.exit(failed === 0 && passed > 0 ? 0 : 1);
+
+const turns = new Map();
+
+async function run(item) {
+  if (!CLIENTS[item.name].oneAtATime) return runOne(item);
+  const before = turns.get(item.name);
+  const turn = Promise.resolve(before).then(() => runOne(item));
+  turns.set(item.name, turn);
+  return turn;
+}
+
+async function runOne({ name, server }) {
+  const account = new Account(server ? `${name} → ${server.name}` : name);
+  try {
+    if (server) await converse(name, server, account);
+    else await runScript(account, CLIENTS[name].command, {}, CLIENT_SECONDS);
+  } catch (error) {
+    account.fail('rig', describe(error));
+  }
+  account.print();
+}
+
+const selected = wanted.length > 0 ? wanted : Object.keys(CLIENTS);
+const servers = await Promise.all(Object.keys(RESTARTS).map(startServer));
+const runs = selected.flatMap((name) => {
+  const its = servers.filter((server) => CLIENTS[name][server.name]);
+  return its.length > 0 ? its.map((server) => ({ name, server })) : [{ name }];
+});
+// The restart in order takes longest, as streams are given time to end: so those runs come first.
+runs.sort((a, b) => (RESTARTS[b.server?.name] ?? '').localeCompare(RESTARTS[a.server?.name] ?? ''));
+await inParallel(AT_ONCE, runs, run);
+await Promise.all(servers.map((server) => server.stop()));
+conclude('real clients', since);

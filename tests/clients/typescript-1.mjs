@@ -3,7 +3,7 @@
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import { UnauthorizedError } from '@modelcontextprotocol/sdk/client/auth.js';
-import { MCP_URL, converse, refresh } from './lib/conversation.mjs';
+import { MCP_URL, converse, refresh, restart } from './lib/conversation.mjs';
 import { Provider } from './lib/provider.mjs';
 import { check, main, step } from './lib/report.mjs';
 
@@ -26,6 +26,7 @@ await main(async () => {
   console.log(`CLIENT ${provider.clientInformation().client_id}`);
   await converse(client);
   await refresh(client, provider);
+  await restart(client, provider);
   await step('the session is ended', 10, async () => {
     await second.terminateSession();
     await client.close();

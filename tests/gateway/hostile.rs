@@ -363,14 +363,14 @@ async fn paths_that_try_to_leave_their_mount() {
         ("/", (404, "not_found")),
         ("/one/mcp/.well-known/oauth-protected-resource/x", (404, "not_found")),
         ("/one/mcp/.well-known/anything", (404, "not_found")),
-        ("/.well-known/openid-configuration", (404, "not_found")),
+        ("/.well-known/openid-configuration/nothing", (404, "not_found")),
         ("/.well-known/oauth-protected-resource/nothing", (404, "not_found")),
         ("/.well-known/oauth-authorization-server/nothing", (404, "not_found")),
         ("/.well-known/oauth-protected-resourceX", (404, "not_found")),
         ("/.well-known/../one/mcp", (400, "")),
-        ("/introspect", (404, "not_found")),
-        ("/userinfo", (404, "not_found")),
-        ("/jwks.json", (404, "not_found")),
+        ("/introspect", (405, "invalid_request")),
+        ("/userinfo", (403, "insufficient_scope")),
+        ("/device", (404, "not_found")),
         ("/metrics", (404, "not_found")),
     ] {
         table
@@ -1043,7 +1043,7 @@ async fn token_requests_that_are_wrong() {
             "client_credentials grant",
             &client,
             vec![("grant_type", "client_credentials")],
-            (400, "unsupported_grant_type"),
+            (400, "unauthorized_client"),
         ),
         (
             "invented grant",

@@ -10,6 +10,8 @@
     reason = "a test that cannot go on should stop; nobody imports a test"
 )]
 
+mod advertised;
+mod edges;
 mod hostile;
 mod http1;
 mod person;

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part of it")]
 
-use mcpgate::domain::client::{Client, ClientDisplay, ClientId, ClientOrigin, GrantType, RedirectTarget};
+use mcpgate::domain::client::{Client, ClientDisplay, ClientId, ClientOrigin, GrantType, Permissions, RedirectTarget};
 use mcpgate::domain::clock::Timestamp;
 use mcpgate::domain::grant::{
     AccessToken, AuthorizationCode, AuthorizationRequest, ConsentKey, Grant, GrantId, RefreshToken, RequestDetails,
@@ -52,6 +52,9 @@ pub fn client(created_at: u64) -> Client {
         scope: Some(scope("read write")),
         name: Some("Inspector \u{1f50d}".to_owned()),
         display: ClientDisplay::default(),
+        id_token_algorithm: None,
+        key_bound: false,
+        permissions: Permissions::default(),
         created_at: at(created_at),
     }
 }
@@ -153,6 +156,7 @@ pub fn succession() -> Succession {
         nonce: Nonce::generate(),
         scope: scope("read"),
         access_expires_at: at(10_000),
+        key: None,
     }
 }
 

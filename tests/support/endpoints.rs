@@ -31,8 +31,10 @@ use mcpgate::domain::scope::Scope;
 use mcpgate::domain::secret::{Secret, SecretKind};
 use mcpgate::domain::uri::{HostPattern, Resource};
 use mcpgate::domain::user::{Subject, User};
-use mcpgate::fetch::{Fetcher, Kind, Network, Observer, Rules};
+use mcpgate::fetch::{Fetcher, Kind, Network, Observer, Reach, Rules};
 use mcpgate::identity::Identity;
+use mcpgate::oauth::dpop::Proofs;
+use mcpgate::oauth::keyring::Keyring;
 use mcpgate::oauth::remote::Remote;
 use mcpgate::oauth::{Call, Endpoints};
 use mcpgate::store::{Approval, Store};
@@ -106,6 +108,7 @@ pub fn config() -> Config {
             }),
             allowed_redirect_hosts: vec![HostPattern::parse("*").unwrap()],
             clients: Vec::new(),
+            ..OAuthConfig::default()
         },
         scopes: vec![scope("files:write", None), scope("files:admin", Some("admins"))],
         users: vec![Account {
@@ -254,28 +257,38 @@ impl Gateway {
 
     /// The endpoints on any store. Names lead nowhere.
     pub fn on(config: Config, store: Arc<dyn Store>) -> Self {
-        Self::in_network(config, store, Arc::new(Nowhere))
+        let nowhere: Arc<dyn Network> = Arc::new(Nowhere);
+        Self::in_network(config, store, &nowhere)
     }
 
     /// The endpoints in a network of the test's own.
-    pub fn in_network(config: Config, store: Arc<dyn Store>, network: Arc<dyn Network>) -> Self {
+    pub fn in_network(config: Config, store: Arc<dyn Store>, network: &Arc<dyn Network>) -> Self {
         let config = Arc::new(config);
         let metrics = Arc::new(Metrics::new("test").unwrap());
         let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_800_000_000_000)));
-        let rules = Rules {
-            loopback: config.public_url.loopback,
-            roots: config.outbound_roots.clone(),
+        let fetcher = |reach| {
+            let roots = config.outbound_roots.clone();
+            let observer = Arc::new(Fetches(Arc::clone(&metrics)));
+            let (network, clock) = (Arc::clone(network), clock.clone());
+            Arc::new(Fetcher::new(Rules { reach, roots }, network, clock, observer).unwrap())
         };
-        let observer = Arc::new(Fetches(Arc::clone(&metrics)));
-        let fetcher = Fetcher::new(rules, network, clock.clone(), observer).unwrap();
+        let strangers = if config.public_url.loopback {
+            Reach::ThisMachine
+        } else {
+            Reach::Public
+        };
+        let remote = Remote::new(fetcher(strangers), fetcher(Reach::Anywhere));
         let at = Endpoints {
-            remote: Remote::new(Arc::new(fetcher)),
+            remote,
             identity: Arc::new(Identity::new(Arc::clone(&config))),
             config,
             store,
             metrics,
             clock: clock.clone(),
             signing_key: [7; 32],
+            keyring: Keyring::default(),
+            // Started a while ago: proofs of now need no nonce.
+            proofs: Proofs::new([8; 32], Timestamp::from_millis(1_799_999_000_000)),
         };
         Self { at, clock }
     }

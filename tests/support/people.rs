@@ -74,6 +74,9 @@ pub fn client(id: &str, redirect_uris: &[&str], secret: bool) -> Client {
         scope: None,
         name: Some(format!("The {id} app")),
         display: mcpgate::domain::client::ClientDisplay::default(),
+        id_token_algorithm: None,
+        key_bound: false,
+        permissions: mcpgate::domain::client::Permissions::default(),
         created_at: Timestamp::from_millis(0),
     }
 }

@@ -2,12 +2,13 @@
 
 use async_trait::async_trait;
 
-use super::{Grant, Issue, Tokens, person, refused, requested_resource, wrong_target};
+use super::{Grant, Issue, TokenRequest, Tokens, bound_key, person, refused, wrong_target};
+use crate::config::Config;
 use crate::domain::client::{Client, GrantType};
 use crate::domain::error::{ErrorCode, OAuthError};
 use crate::domain::grant::{AuthorizationCode, CodePresentation, CodeRefusal, GrantId, wants_refresh_token};
 use crate::domain::secret::{Secret, SecretHash, SecretKind};
-use crate::oauth::web::Parameters;
+use crate::oauth::openid::Authentication;
 use crate::oauth::{Endpoints, unavailable};
 use crate::store::Redemption;
 use crate::telemetry::IssuedBy;
@@ -21,7 +22,16 @@ impl Grant for AuthorizationCodeGrant {
         GrantType::AuthorizationCode
     }
 
-    async fn exchange(&self, at: &Endpoints, client: &Client, form: &Parameters) -> Result<Tokens, OAuthError> {
+    fn is_on(&self, _config: &Config) -> bool {
+        true
+    }
+
+    fn is_for_strangers(&self) -> bool {
+        true
+    }
+
+    async fn exchange(&self, at: &Endpoints, request: &TokenRequest<'_>) -> Result<Tokens, OAuthError> {
+        let (client, form) = (request.client, request.form);
         if !client.may_use(GrantType::AuthorizationCode) {
             return Err(OAuthError::new(
                 ErrorCode::UnauthorizedClient,
@@ -30,7 +40,6 @@ impl Grant for AuthorizationCodeGrant {
             .because(format!("client {} may not redeem codes", client.id)));
         }
         let presented = form.require("code")?;
-        let resource = requested_resource(&at.config, client, form)?;
         let hash = Secret::parse(SecretKind::AuthorizationCode, presented)
             .ok_or_else(|| refused(client, "this is not a code"))?
             .hash();
@@ -40,10 +49,14 @@ impl Grant for AuthorizationCodeGrant {
             client_id: &client.id,
             redirect_uri: form.get("redirect_uri"),
             verifier: form.get("code_verifier"),
-            resource: resource.as_ref(),
+            resource: request.resource.as_ref(),
         };
         check(at, client, &hash, &code, &presentation).await?;
-        redeem(at, client, &hash, &code).await
+        // RFC 9449 §10: a code that was asked for with a key is for whoever has that key.
+        if code.details.key.is_some() && code.details.key != request.key {
+            return Err(refused(client, "the code is bound to another key"));
+        }
+        redeem(at, request, &hash, &code).await
     }
 }
 
@@ -75,14 +88,16 @@ async fn check(
 /// Uses the code up: one winner, however many race.
 async fn redeem(
     at: &Endpoints,
-    client: &Client,
+    request: &TokenRequest<'_>,
     hash: &SecretHash,
     code: &AuthorizationCode,
 ) -> Result<Tokens, OAuthError> {
+    let client = request.client;
     person(at, client, &code.subject, &code.resource)?;
     let now = at.now();
     let config = &at.config;
     let mut grant = code.grant(now, config.oauth.refresh_token_expires_in);
+    grant.key = bound_key(request);
     let refresh = wants_refresh_token(client, &code.scope).then(|| Secret::generate(SecretKind::RefreshToken));
     if refresh.is_none() {
         // Nothing can prolong it, so it need not be kept longer than its one token.
@@ -94,6 +109,7 @@ async fn redeem(
         grant: &grant,
         scope: &code.scope,
         refresh_scope: &code.scope,
+        key: request.key.clone(),
         now,
     };
     let issued = issue.records(config, access.hash(), refresh.as_ref().map(Secret::hash));
@@ -105,10 +121,13 @@ async fn redeem(
                 grant = %issued.grant_id, "a code became a grant"
             );
             Ok(Tokens {
-                access,
-                access_expires_at: issued.access.1.expires_at,
-                scope: code.scope.clone(),
                 refresh,
+                authentication: Some(Authentication {
+                    subject: grant.subject.clone(),
+                    at: grant.authenticated_at,
+                    nonce: code.details.nonce.clone(),
+                }),
+                ..Tokens::new(access, &issued, code.scope.clone())
             })
         }
         Redemption::AlreadyUsed(grant) => Err(replayed(at, client, &grant).await?),

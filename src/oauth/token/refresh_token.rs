@@ -6,12 +6,14 @@
 
 use async_trait::async_trait;
 
-use super::{Grant, Issue, Tokens, person, refused, requested_resource, wrong_target};
+use super::{Grant, Issue, TokenRequest, Tokens, person, refused, wrong_target};
+use crate::config::Config;
 use crate::domain::client::{Client, GrantType};
 use crate::domain::error::{ErrorCode, OAuthError};
 use crate::domain::grant::{Grant as Family, GrantId, RefreshToken, Succession};
 use crate::domain::scope::Scope;
 use crate::domain::secret::{Nonce, Secret, SecretKind};
+use crate::oauth::openid::Authentication;
 use crate::oauth::web::Parameters;
 use crate::oauth::{Endpoints, unavailable};
 use crate::store::Rotation;
@@ -27,10 +29,18 @@ impl Grant for RefreshTokenGrant {
         GrantType::RefreshToken
     }
 
-    async fn exchange(&self, at: &Endpoints, client: &Client, form: &Parameters) -> Result<Tokens, OAuthError> {
+    fn is_on(&self, _config: &Config) -> bool {
+        true
+    }
+
+    fn is_for_strangers(&self) -> bool {
+        true
+    }
+
+    async fn exchange(&self, at: &Endpoints, request: &TokenRequest<'_>) -> Result<Tokens, OAuthError> {
+        let (client, form) = (request.client, request.form);
         let presented = form.require("refresh_token")?;
         let requested = requested_scope(client, form)?;
-        let resource = requested_resource(&at.config, client, form)?;
         let token = Secret::parse(SecretKind::RefreshToken, presented)
             .ok_or_else(|| refused(client, "this is not a refresh token"))?;
         let found = at.store.refresh_token(&token.hash()).await.map_err(unavailable)?;
@@ -40,7 +50,15 @@ impl Grant for RefreshTokenGrant {
             return Err(refused(client, "the refresh token belongs to another client"));
         }
         check_life(at, client, &record, &grant).await?;
-        if resource.is_some_and(|resource| resource != grant.resource) {
+        // RFC 9449 §5: a public client's refresh token is for whoever has the key.
+        if grant.key.is_some() && grant.key != request.key {
+            return Err(refused(client, "the refresh token is bound to another key"));
+        }
+        if request
+            .resource
+            .as_ref()
+            .is_some_and(|resource| *resource != grant.resource)
+        {
             return Err(wrong_target(client, "the refresh token is for another resource"));
         }
         let user = person(at, client, &grant.subject, &grant.resource)?;
@@ -49,11 +67,11 @@ impl Grant for RefreshTokenGrant {
             return Err(invalid_scope(client, "more scope was asked for than was granted"));
         }
         if let Some(succession) = &record.rotated {
-            return Ok(again(&token, succession));
+            return again(request, &token, &grant, succession);
         }
         // Groups may have changed since the person was asked.
         let scope = scope.filtered(|name| at.config.may_be_granted(user, name));
-        rotate(at, client, &token, &record, &grant, scope).await
+        rotate(at, request, &token, &record, &grant, scope).await
     }
 }
 
@@ -83,12 +101,13 @@ async fn check_life(at: &Endpoints, client: &Client, record: &RefreshToken, gran
 /// Replaces the token: one winner, however many race, and within the grace all of them get what the winner got.
 async fn rotate(
     at: &Endpoints,
-    client: &Client,
+    request: &TokenRequest<'_>,
     token: &Secret,
     record: &RefreshToken,
     grant: &Family,
     scope: Scope,
 ) -> Result<Tokens, OAuthError> {
+    let client = request.client;
     let (now, nonce) = (at.now(), Nonce::generate());
     let (access, refresh) = successors(token, &nonce);
     let issue = Issue {
@@ -96,6 +115,7 @@ async fn rotate(
         grant,
         scope: &scope,
         refresh_scope: &record.scope,
+        key: request.key.clone(),
         now,
     };
     let issued = issue.records(&at.config, access.hash(), Some(refresh.hash()));
@@ -104,6 +124,7 @@ async fn rotate(
         nonce,
         scope,
         access_expires_at: issued.access.1.expires_at,
+        key: request.key.clone(),
     };
     match at
         .store
@@ -114,9 +135,9 @@ async fn rotate(
         Rotation::Done => {
             at.metrics.token_issued(IssuedBy::RefreshToken);
             tracing::info!(client = %client.id, subject = %grant.subject, grant = %record.grant, "a refresh token was replaced");
-            Ok(again(token, &succession))
+            again(request, token, grant, &succession)
         }
-        Rotation::AlreadyRotated(winner) if in_grace(at, &winner) => Ok(again(token, &winner)),
+        Rotation::AlreadyRotated(winner) if in_grace(at, &winner) => again(request, token, grant, &winner),
         Rotation::AlreadyRotated(_) => Err(reused(at, client, &record.grant).await?),
         Rotation::Unknown => Err(refused(client, "the grant ended meanwhile")),
     }
@@ -134,15 +155,34 @@ fn successors(token: &Secret, nonce: &Nonce) -> (Secret, Secret) {
     )
 }
 
-/// The answer that belongs to a succession, the first time and every other.
-fn again(token: &Secret, succession: &Succession) -> Tokens {
+/// The answer that belongs to a succession, the first time and every other: to the same key.
+fn again(
+    request: &TokenRequest<'_>,
+    token: &Secret,
+    grant: &Family,
+    succession: &Succession,
+) -> Result<Tokens, OAuthError> {
+    if succession.key != request.key {
+        return Err(refused(
+            request.client,
+            "the refresh token was replaced with another key",
+        ));
+    }
     let (access, refresh) = successors(token, &succession.nonce);
-    Tokens {
+    Ok(Tokens {
         access,
         access_expires_at: succession.access_expires_at,
         scope: succession.scope.clone(),
         refresh: Some(refresh),
-    }
+        key_bound: succession.key.is_some(),
+        // OpenID Connect Core §12.2: the person is as they were, and there is no nonce.
+        authentication: Some(Authentication {
+            subject: grant.subject.clone(),
+            at: grant.authenticated_at,
+            nonce: None,
+        }),
+        issued_token_type: None,
+    })
 }
 
 /// Ends the grant of a refresh token that was presented again too late. The first error is ours, the second the client's.

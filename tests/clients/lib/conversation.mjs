@@ -4,6 +4,10 @@ import { check, sleep, step } from './report.mjs';
 
 export const MCP_URL = process.env.MCP_URL;
 export const TOKEN_SECONDS = Number(process.env.TOKEN_SECONDS);
+/** The address of the test runner: it can restart the gateway. */
+const CONTROL_URL = process.env.CONTROL_URL;
+/** How the gateway ends in the middle of this session; no name, no restart. */
+export const { RESTART } = process.env;
 export const PERSON = { username: process.env.SIGN_IN_USERNAME, password: process.env.SIGN_IN_PASSWORD };
 
 const STEPS = 4;
@@ -53,4 +57,24 @@ export async function refresh(client, provider) {
     check(after.access_token !== before.access_token, 'the access token is the old one');
     check(provider.signIns === 1, `the person was sent to the browser ${provider.signIns} times`);
   });
+}
+
+/** The gateway ends in the middle of the session and comes back; the person notices nothing. Spec: C10, K10 */
+export async function restart(client, provider, again = () => echo(client, 'after the restart')) {
+  if (!RESTART) return;
+  await step(`the gateway restarts after ${RESTART}, and the client goes on without the person`, 60, async () => {
+    const { signIns } = provider;
+    const before = provider.tokens();
+    await restartGateway();
+    // Over by now: so that the refresh token, too, has to have lived through it.
+    await sleep(TOKEN_SECONDS + 1);
+    await again();
+    check(provider.tokens().access_token !== before.access_token, 'the access token is the old one');
+    check(provider.signIns === signIns, 'the person was sent to the browser again');
+  });
+}
+
+export async function restartGateway(signal = RESTART) {
+  const response = await fetch(`${CONTROL_URL}/restart/${signal}`, { method: 'POST' });
+  check(response.ok, `the gateway did not come back: ${await response.text()}`);
 }

@@ -1,83 +1,102 @@
-// The gateway as it is deployed: the built program with a gateway.yaml of its own, in front of an MCP server that knows
-// nothing of OAuth, `@modelcontextprotocol/server-everything`.
+// The gateway as it is deployed: the built program with a gateway.yaml of its own, in front of MCP servers that know
+// nothing of OAuth.
 
 import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
-import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { freePort, printed, start, stop } from './processes.mjs';
+import { PROGRAM } from './places.mjs';
+import { freePort, printed, start, stop, temporaryDirectory } from './processes.mjs';
 import { startRecorder } from './recorder.mjs';
 import { check } from './report.mjs';
+import { startServer } from './servers.mjs';
 
-const clients = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
-const repository = path.resolve(clients, '../..');
-const targets = path.resolve(process.env.CARGO_TARGET_DIR ?? path.join(repository, 'target'));
-export const PROGRAM = path.resolve(process.env.MCPGATE ?? path.join(targets, 'debug/mcpgate'));
+export { PROGRAM };
 export const TOKEN_SECONDS = 4;
 /** What every token, code and secret begins with; none may ever be logged. */
 const SECRETS = [/mg[a-z]{2}_[\w-]{8,}/g, /\$argon2id\$/g];
+const STOP_SECONDS = 40;
 
-/** Starts the server, the recorder in front of it and the gateway in front of that. */
-export async function startGateway() {
+/**
+ * Starts a recorder in front of each server and the gateway in front of those.
+ *
+ * `servers`: what startServer gave, each an upstream at `/<name>/mcp`; without them an everything server is started.
+ * `configure`: changes the configuration before it is written. `log`: what RUST_LOG is.
+ */
+export async function startGateway({ servers, configure = () => {}, log = 'debug' } = {}) {
   check(existsSync(PROGRAM), `there is no ${PROGRAM}: build it first (cargo build)`);
-  const directory = mkdtempSync(path.join(tmpdir(), 'mcpgate-clients-'));
-  process.on('exit', () => rmSync(directory, { recursive: true, force: true }));
+  const directory = temporaryDirectory();
   const password = randomBytes(12).toString('base64url');
 
-  const [serverPort, port, adminPort] = [await freePort(), await freePort(), await freePort()];
-  const script = path.join(clients, 'node_modules/@modelcontextprotocol/server-everything/dist/index.js');
-  const server = start(process.execPath, [script, 'streamableHttp'], { env: { ...process.env, PORT: String(serverPort) } });
-  await printed(server, /listening on port/i, 20);
-  const recorder = await startRecorder(serverPort);
-
+  const own = servers ? [] : [await startServer('everything')];
+  const upstreams = [];
+  const recorders = [];
+  for (const { name, port } of servers ?? own) {
+    const recorder = await startRecorder(port);
+    recorders.push(recorder);
+    upstreams.push({ name, path: `/${name}/mcp`, url: `http://127.0.0.1:${recorder.port}/mcp`, scopes: [`${name}:use`] });
+  }
+  const [port, adminPort] = [await freePort(), await freePort()];
   const url = `http://127.0.0.1:${port}`;
+  const configuration = {
+    public_url: url,
+    listen: `127.0.0.1:${port}`,
+    admin: { listen: `127.0.0.1:${adminPort}` },
+    store: { sled: { path: path.join(directory, 'data') } },
+    oauth: { access_token_expires_in: `${TOKEN_SECONDS}s` },
+    scopes: upstreams.map(({ name }) => ({ name: `${name}:use`, description: `Use the tools of the ${name} server` })),
+    users: [{ username: 'ada', password_hash: hash(password), email: 'ada@example.com', name: 'Ada Lovelace', groups: ['engineering'] }],
+    upstreams,
+  };
+  configure(configuration);
   const file = path.join(directory, 'gateway.yaml');
-  writeFileSync(file, configuration({ url, port, adminPort, upstreamPort: recorder.port, directory, hash: hash(password) }));
-  const gateway = start(PROGRAM, ['serve', '-c', file], { env: { ...process.env, RUST_LOG: 'debug' } });
-  await printed(gateway, /listening on/, 20);
+  // All JSON is YAML.
+  writeFileSync(file, JSON.stringify(configuration, undefined, 2));
+
+  let program;
+  let earlier = '';
+  let counted = new Map();
+  const run = async () => {
+    program = start(PROGRAM, ['serve', '-c', file], { env: { ...process.env, RUST_LOG: log } });
+    await printed(program, /listening on/, 20);
+  };
+  await run();
+  const output = () => earlier + program.output;
+  const metrics = async () => sum(counted, await readMetrics(adminPort));
 
   return {
     url,
-    mcpUrl: `${url}/everything/mcp`,
+    mcpUrl: `${url}${upstreams[0].path}`,
+    mcpUrls: Object.fromEntries(upstreams.map(({ name, path }) => [name, `${url}${path}`])),
     username: 'ada',
     password,
-    seen: recorder.seen,
-    log: () => gateway.output,
-    metrics: () => metrics(adminPort),
+    directory,
+    seen: recorders[0].seen,
+    log: output,
+    /** The counters, over restarts. */
+    metrics,
+    /** Ends the gateway and starts it again, with the same files, at the same address. */
+    async restart(signal = 'SIGTERM') {
+      counted = await metrics();
+      const how = await stop(program, STOP_SECONDS, signal);
+      earlier = output();
+      program.output = '';
+      if (signal !== 'SIGKILL') check(how.code === 0, `after ${signal} it ended with ${how.signal ?? how.code}`);
+      await run();
+      return how;
+    },
     async stop() {
-      const how = await stop(gateway, 30);
-      await recorder.stop();
-      await stop(server, 5);
+      const how = await stop(program, STOP_SECONDS);
+      for (const part of [...recorders, ...own]) await part.stop();
       return how;
     },
     leaks() {
-      const found = SECRETS.flatMap((pattern) => gateway.output.match(pattern) ?? []);
-      if (gateway.output.includes(password)) found.push('the password');
+      const found = SECRETS.flatMap((pattern) => output().match(pattern) ?? []);
+      if (output().includes(password)) found.push('the password');
       return found;
     },
   };
-}
-
-function configuration({ url, port, adminPort, upstreamPort, directory, hash }) {
-  return `public_url: ${url}
-listen: 127.0.0.1:${port}
-admin: { listen: "127.0.0.1:${adminPort}" }
-store: { sled: { path: "${directory}/data" } }
-oauth:
-  access_token_expires_in: ${TOKEN_SECONDS}s
-scopes:
-  - { name: "everything:use", description: "Use the tools of the everything server" }
-users:
-  - { username: ada, password_hash: "${hash}", email: ada@example.com, name: Ada Lovelace, groups: [engineering] }
-upstreams:
-  - name: everything
-    path: /everything/mcp
-    url: http://127.0.0.1:${upstreamPort}/mcp
-    scopes: ["everything:use"]
-`;
 }
 
 function hash(password) {
@@ -86,8 +105,14 @@ function hash(password) {
   return made.stdout.trim();
 }
 
+function sum(before, now) {
+  const all = new Map(before);
+  for (const [name, value] of now) all.set(name, (all.get(name) ?? 0) + value);
+  return all;
+}
+
 /** The values of the gateway's metrics, by name and labels as they are printed. */
-async function metrics(port) {
+async function readMetrics(port) {
   const body = await get(`http://127.0.0.1:${port}/metrics`);
   const lines = body.split('\n').filter((line) => line && !line.startsWith('#'));
   return new Map(lines.map((line) => [line.slice(0, line.lastIndexOf(' ')), Number(line.slice(line.lastIndexOf(' ') + 1))]));

@@ -1,10 +1,18 @@
-// Programs that a test starts: their output is kept, every wait has an end, and nothing outlives the test.
+// Programs that a test starts, and what they need: their output is kept, every wait has an end, and nothing outlives the
+// test.
 
 import { spawn } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
 import net from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 
 const running = new Set();
-process.on('exit', () => running.forEach((child) => child.kill('SIGKILL')));
+const directories = new Set();
+process.on('exit', () => {
+  running.forEach((child) => child.kill('SIGKILL'));
+  directories.forEach((directory) => rmSync(directory, { recursive: true, force: true }));
+});
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => process.exit(1));
 
 /** Starts a program; `output` grows with all that it prints. */
@@ -63,4 +71,11 @@ export async function freePort() {
   const { port } = server.address();
   await new Promise((resolve) => server.close(resolve));
   return port;
+}
+
+/** A directory that is removed with all its contents once this process ends. */
+export function temporaryDirectory() {
+  const directory = mkdtempSync(path.join(tmpdir(), 'mcpgate-tests-'));
+  directories.add(directory);
+  return directory;
 }

@@ -1,0 +1,28 @@
+// The unmodified MCP servers that the gateway stands in front of; none of them knows OAuth.
+
+import { client, python } from './places.mjs';
+import { freePort, printed, start, stop } from './processes.mjs';
+
+/** `@modelcontextprotocol/server-everything`: sessions, and event streams that stay open. */
+async function everything(port) {
+  const script = client('node_modules/@modelcontextprotocol/server-everything/dist/index.js');
+  const server = start(process.execPath, [script, 'streamableHttp'], { env: { ...process.env, PORT: String(port) } });
+  await printed(server, /listening on port/i, 20);
+  return server;
+}
+
+/** The Python SDK's server, second generation: the newest revision, and 421 or 403 for a foreign Host or Origin. */
+async function modern(port) {
+  const server = start(python('python-2'), [client('modern_server.py'), String(port)]);
+  await printed(server, /Uvicorn running on/i, 30);
+  return server;
+}
+
+const SERVERS = { everything, modern };
+export const SERVER_NAMES = Object.keys(SERVERS);
+
+export async function startServer(name) {
+  const port = await freePort();
+  const server = await SERVERS[name](port);
+  return { name, port, stop: () => stop(server, 5) };
+}
