@@ -11,10 +11,13 @@
 )]
 
 mod advertised;
+mod documents;
 mod edges;
 mod hostile;
 mod http1;
 mod person;
 mod proxying;
 mod setup;
+#[path = "../support/site.rs"]
+mod site;
 mod stories;
