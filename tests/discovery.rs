@@ -27,7 +27,8 @@ async fn the_server_says_what_it_can_do_and_nothing_else() {
     assert_eq!(reply.header("content-type"), Some("application/json"));
     assert_eq!(reply.header("cache-control"), Some("public, max-age=300"));
     assert_eq!(reply.header("access-control-allow-origin"), Some("*"));
-    let methods = json!(["none", "client_secret_post", "client_secret_basic"]);
+    let methods = json!(["none", "client_secret_post", "client_secret_basic", "private_key_jwt"]);
+    let algorithms = json!(["RS256", "ES256", "PS256", "EdDSA", "Ed25519"]);
     let proofs = json!(["ES256", "RS256", "PS256", "EdDSA", "Ed25519"]);
     let expected = json!({
         "issuer": "https://gw.example",
@@ -36,6 +37,7 @@ async fn the_server_says_what_it_can_do_and_nothing_else() {
         "registration_endpoint": "https://gw.example/register",
         "revocation_endpoint": "https://gw.example/revoke",
         "revocation_endpoint_auth_methods_supported": methods,
+        "revocation_endpoint_auth_signing_alg_values_supported": algorithms,
         "scopes_supported": [
             "openid", "profile", "email", "offline_access", "files:read", "files:write", "files:admin"
         ],
@@ -43,8 +45,10 @@ async fn the_server_says_what_it_can_do_and_nothing_else() {
         "response_modes_supported": ["query"],
         "grant_types_supported": ["authorization_code", "refresh_token", "client_credentials"],
         "token_endpoint_auth_methods_supported": methods,
+        "token_endpoint_auth_signing_alg_values_supported": algorithms,
         "code_challenge_methods_supported": ["S256"],
         "authorization_response_iss_parameter_supported": true,
+        "client_id_metadata_document_supported": true,
         "introspection_endpoint": "https://gw.example/introspect",
         "introspection_endpoint_auth_methods_supported": ["client_secret_post", "client_secret_basic"],
         "pushed_authorization_request_endpoint": "https://gw.example/par",
@@ -145,11 +149,13 @@ async fn what_is_turned_off_is_not_announced() {
     let gateway = Gateway::with(|config| {
         config.oauth.dynamic_registration = false;
         config.oauth.issuer_in_response = false;
+        config.oauth.client_documents = None;
         config.oauth.endpoint_prefix = "/api/auth/mcp".to_owned();
     });
     let answer = gateway.get(SERVER).await.fine().json();
     assert!(answer.get("registration_endpoint").is_none());
     assert!(answer.get("authorization_response_iss_parameter_supported").is_none());
+    assert!(answer.get("client_id_metadata_document_supported").is_none());
     assert_eq!(answer["issuer"], ORIGIN);
     assert_eq!(answer["token_endpoint"], "https://gw.example/api/auth/mcp/token");
     assert_eq!(

@@ -5,6 +5,9 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::type_complexity,
+    clippy::naive_bytecount,
+    clippy::disallowed_methods,
     missing_docs,
     unreachable_pub,
     reason = "a test that cannot go on should stop; nobody imports a test"

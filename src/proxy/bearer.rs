@@ -141,7 +141,7 @@ async fn look_up(
     let Some(upstream) = at.config.upstreams.get(index) else {
         return Ok(None);
     };
-    if at.client(&live.grant.client_id).await?.is_none() {
+    if !at.knows_client(&live.grant.client_id).await? {
         return Ok(None);
     }
     if !at.has_principal(&live.grant) {
