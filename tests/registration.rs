@@ -533,6 +533,7 @@ async fn a_client_reads_replaces_and_deletes_its_registration() {
     let document = with(&json!({
         "token_endpoint_auth_method": "none",
         "client_name": "Before",
+        "scope": "files:read openid",
         "grant_types": ["authorization_code", "refresh_token"],
     }));
     let registered = gateway.register(&document).await.fine();

@@ -19,4 +19,5 @@ mod http1;
 mod person;
 mod proxying;
 mod setup;
+mod step_up;
 mod stories;
