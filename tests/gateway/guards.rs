@@ -540,9 +540,8 @@ async fn the_time_of_a_refusal_does_not_tell_who_exists() {
             .nth(1)
             .and_then(|rest| rest.split('"').next())
             .unwrap();
-        let people: String = (0..PEOPLE)
-            .map(|number| format!("  - {{ username: person{number}, password_hash: \"{hash}\" }}\n"))
-            .collect();
+        let person = |number| format!("  - {{ username: person{number}, password_hash: \"{hash}\" }}\n");
+        let people = (0..PEOPLE).map(person).collect::<Vec<_>>().concat();
         yaml.replace("users:\n", &format!("users:\n{people}"))
     })
     .await;
