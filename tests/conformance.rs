@@ -499,7 +499,7 @@ fn problems(requirements: &Requirements, found: &Found) -> Vec<String> {
         }
         if let Some((said, _)) = requirements.reasons.get(id) {
             problems.push(format!(
-                "{id} has a test, so requirements.yaml may not say that it {said}; a note can stay"
+                "{id} has a test, so requirements.yaml may not list it under \"{said}\"; a note can stay"
             ));
         }
     }
