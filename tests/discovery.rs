@@ -18,7 +18,7 @@ const SERVER: &str = "/.well-known/oauth-authorization-server";
 const OPENID: &str = "/.well-known/openid-configuration";
 const RESOURCE: &str = "/.well-known/oauth-protected-resource";
 
-/// Spec: A1, A2, A3, A4, A5, A6, A7, A8, A9, A12, A13
+/// Spec: A1, A2, A3, A4, A5, A6, A7, A8, A9, A11, A12, A13, A14, A18
 #[tokio::test]
 async fn the_server_says_what_it_can_do_and_nothing_else() {
     let gateway = Gateway::new();
@@ -170,7 +170,7 @@ async fn what_is_turned_off_is_not_announced() {
     }
 }
 
-/// Spec: A10
+/// Spec: A10, B7
 #[tokio::test]
 async fn the_server_s_document_is_found_under_every_upstream_and_nowhere_else() {
     let gateway = Gateway::new();
@@ -219,7 +219,7 @@ async fn a_reserved_path_is_not_found_by_any_method() {
     }
 }
 
-/// Spec: B1, B2, B3, B4, B8
+/// Spec: A14, A18, B1, B2, B3, B4, B7, B8, B10
 #[tokio::test]
 async fn each_upstream_has_a_document_of_its_own() {
     let gateway = Gateway::new();
@@ -370,7 +370,7 @@ async fn an_upstream_with_a_host_is_described_there_alone() {
     );
 }
 
-/// Spec: A17
+/// Spec: A15, A17
 #[tokio::test]
 async fn head_is_answered_and_other_methods_are_not() {
     let gateway = Gateway::new();

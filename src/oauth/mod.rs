@@ -206,6 +206,8 @@ impl Route {
             (get, "GET"),
             (get, "HEAD"),
             (methods.contains(&Method::POST), "POST"),
+            (methods.contains(&Method::PUT), "PUT"),
+            (methods.contains(&Method::DELETE), "DELETE"),
             (options, "OPTIONS"),
         ]
         .into_iter()
@@ -406,15 +408,10 @@ pub fn unavailable(error: StoreError) -> OAuthError {
 /// The answer to a CORS preflight; SDKs send `MCP-Protocol-Version` even on discovery.
 fn preflight(route: Route) -> Answer {
     let mut answer = web::empty(StatusCode::NO_CONTENT);
-    let methods = if route == Route::ClientConfiguration {
-        "GET, HEAD, PUT, DELETE, OPTIONS"
-    } else if route.methods().contains(&Method::GET) {
-        "GET, HEAD, OPTIONS"
-    } else {
-        "POST, OPTIONS"
-    };
     let headers = answer.headers_mut();
-    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
+    if let Ok(methods) = HeaderValue::from_str(&route.allowed().join(", ")) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
+    }
     headers.insert(
         header::ACCESS_CONTROL_ALLOW_HEADERS,
         HeaderValue::from_static("Authorization, Content-Type, Accept, MCP-Protocol-Version, DPoP"),
