@@ -45,9 +45,8 @@ pub fn parameters(encoded: &[u8]) -> Option<Vec<(String, String)>> {
 #[must_use]
 pub fn registration(document: &Map<String, Value>, config: &Config) -> Option<Map<String, Value>> {
     let metadata = Metadata::read(document, config).ok()?;
-    let mut got = match json!(metadata.display) {
-        Value::Object(display) => display,
-        _ => return None,
+    let Value::Object(mut got) = json!(metadata.display) else {
+        return None;
     };
     got.insert("redirect_uris".to_owned(), json!(metadata.redirect_uris));
     got.insert(
