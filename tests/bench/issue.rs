@@ -418,10 +418,8 @@ impl Connection {
                 .collect();
             head.extend(["cookie: ", &cookies.join("; "), "\r\n"]);
         } else {
-            head.push_str(&format!(
-                "content-type: {media_type}\r\ncontent-length: {}\r\n",
-                body.len()
-            ));
+            let length = body.len().to_string();
+            head.extend(["content-type: ", media_type, "\r\ncontent-length: ", &length, "\r\n"]);
         }
         head.push_str("\r\n");
         self.stream.write_all((head + body).as_bytes()).await?;
