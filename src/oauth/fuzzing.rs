@@ -55,7 +55,6 @@ pub fn registration(document: &Map<String, Value>, config: &Config) -> Option<Ma
     );
     let grants: Vec<_> = metadata.grant_types.iter().map(|grant| grant.as_str()).collect();
     got.insert("grant_types".to_owned(), json!(grants));
-    got.insert("scope".to_owned(), json!(metadata.scope.to_string()));
     got.insert("client_name".to_owned(), json!(metadata.name));
     got.insert("dpop_bound_access_tokens".to_owned(), json!(metadata.key_bound));
     Some(got)

@@ -246,6 +246,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Spec: K22
     #[test]
     fn paths_that_mean_two_things_are_refused() {
         for bad in [

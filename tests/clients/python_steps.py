@@ -89,8 +89,8 @@ class Progress:
         check(ahead > DURATION / 2, f"the first report came {ahead:.2f} s before the result")
 
 
-def run(work: Callable[[], Awaitable[None]]) -> int:
-    """Runs a client from its first step to the exit code."""
+def run(work: Callable[[], Awaitable[None]], end: str = "the session is ended") -> int:
+    """Runs a client from its first step to the exit code; `end` is what went well once all did."""
 
     async def bounded() -> int:
         try:
@@ -100,7 +100,7 @@ def run(work: Callable[[], Awaitable[None]]) -> int:
             if not contains(error, Failed):
                 print(f"FAIL {type(error).__name__} {' '.join(str(error).split())}", flush=True)
             return 1
-        print("PASS the session is ended", flush=True)
+        print(f"PASS {end}", flush=True)
         return 0
 
     return asyncio.run(bounded())

@@ -10,10 +10,14 @@
     reason = "a test that cannot go on should stop; nobody imports a test"
 )]
 
+mod advertised;
 mod edges;
+mod generations;
+mod guards;
 mod hostile;
 mod http1;
 mod person;
 mod proxying;
 mod setup;
+mod step_up;
 mod stories;

@@ -15,6 +15,10 @@ from authlib.integrations.httpx_client import OAuth2Client, OAuthError
 from authlib.oauth2 import rfc8414, rfc9207
 from authlib.oauth2.rfc6749.parameters import parse_authorization_code_response
 from authlib.oauth2.rfc8414 import get_well_known_url
+from authlib.oidc.discovery import OpenIDProviderMetadata
+from authlib.oidc.discovery import get_well_known_url as get_openid_url
+from joserfc import jwt
+from joserfc.jwk import KeySet
 
 from python_steps import check, run, step
 
@@ -85,6 +89,34 @@ def flow(server: dict, method: str) -> None:
         raise AssertionError("a revoked refresh token was taken")
 
 
+def openid() -> None:
+    """Discovery as OpenID Connect has it, and an ID token that its published keys verify."""
+    provider = OpenIDProviderMetadata(httpx2.get(get_openid_url(ISSUER, external=True)).json())
+    provider.validate(metadata_classes=[rfc9207.AuthorizationServerMetadata])
+    keys = KeySet.import_key_set(httpx2.get(provider["jwks_uri"]).json())
+    client = OAuth2Client("judge", os.environ["CLIENT_SECRET"], redirect_uri=REDIRECT_URI, code_challenge_method="S256", scope="openid email")
+    url, state = client.create_authorization_url(
+        provider["authorization_endpoint"], code_verifier=VERIFIER, resource=RESOURCE, nonce="a-nonce"
+    )
+    token = client.fetch_token(provider["token_endpoint"], authorization_response=visit(url), state=state, code_verifier=VERIFIER)
+    decoded = jwt.decode(token["id_token"], keys, algorithms=["ES256"])
+    registry = jwt.JWTClaimsRegistry(
+        iss={"essential": True, "value": ISSUER}, aud={"essential": True, "value": "judge"}, nonce={"essential": True, "value": "a-nonce"},
+        sub={"essential": True}, exp={"essential": True}, iat={"essential": True},
+    )
+    registry.validate(decoded.claims)
+    user = client.get(provider["userinfo_endpoint"]).json()
+    check(user["sub"] == decoded.claims["sub"] and user["email"] == "ada@example.com", str(user))
+    known = client.introspect_token(provider["introspection_endpoint"], token["access_token"]).json()
+    check(known["active"] is True and known["sub"] == user["sub"], str(known))
+
+
+def program(server: dict) -> None:
+    client = OAuth2Client("judge", os.environ["CLIENT_SECRET"])
+    client.fetch_token(server["token_endpoint"], grant_type="client_credentials", resource=RESOURCE, scope="everything:use")
+    check(client.post(RESOURCE, json=INITIALIZE, headers=ACCEPT).status_code == 200, "the token does not open the server")
+
+
 async def main() -> None:
     # Spec: A1, A3, A4, A5, A6, A9, A12
     server = await step("the metadata is that of RFC 8414 and RFC 9207", 10, lambda: asyncio.to_thread(metadata))
@@ -92,6 +124,10 @@ async def main() -> None:
     for method in ("none", "client_secret_basic", "client_secret_post"):
         work = lambda method=method: asyncio.to_thread(flow, server, method)
         await step(f"{method}: registration, code, refresh and revocation", 30, work)
+    # Spec: A11, G4, G5, G6
+    await step("OpenID Connect: metadata, ID token, userinfo and introspection", 30, lambda: asyncio.to_thread(openid))
+    # Spec: J1
+    await step("client credentials open the MCP server", 10, lambda: asyncio.to_thread(program, server))
 
 
-sys.exit(run(main))
+sys.exit(run(main, "nothing is left open"))

@@ -1,7 +1,7 @@
 // What the judges made with JavaScript have in common: where the gateway is, who signs in, and one request to the MCP
 // server behind it.
 
-import { authorize } from '../clients/lib/browser.mjs';
+import { authorize, connectDevice } from '../clients/lib/browser.mjs';
 import { PERSON } from '../clients/lib/conversation.mjs';
 import { check } from '../clients/lib/report.mjs';
 
@@ -14,8 +14,14 @@ export const REDIRECT_URI = 'http://127.0.0.1:46273/callback';
 
 /** The redirect URI as the person's browser is sent to it; `follow` opens it, too. */
 export async function visit(url, { decision = 'approve', follow = false } = {}) {
-  const { callback } = await authorize(url, { ...PERSON, decision, follow });
+  const { callback } = await authorize(url, { ...PERSON, redirectUri: follow ? undefined : REDIRECT_URI, decision, follow });
   return callback;
+}
+
+/** What the last page says once the person allowed, or refused, what a device asked for. */
+export async function allowDevice(url, decision = 'approve') {
+  const { page } = await connectDevice(url, { ...PERSON, decision });
+  return page;
 }
 
 /** What an MCP client begins with. */

@@ -15,16 +15,22 @@ import { startServer } from '../clients/lib/servers.mjs';
 const judge = (file) => path.join(TESTS, 'judges', file);
 const JUDGES = {
   oauth4webapi: [process.execPath, judge('oauth4webapi.mjs')],
+  'oauth4webapi, more': [process.execPath, judge('oauth4webapi-more.mjs')],
   'openid-client': [process.execPath, judge('openid-client.mjs')],
   authlib: [python('judges'), judge('authlib_client.py')],
   'mcp-authlab': [process.execPath, judge('mcp-authlab.mjs')],
   conformance: [process.execPath, judge('conformance.mjs')],
 };
 const SECONDS = 120;
-/** Known in advance: a client with a secret, and the one that the conformance suite is given. */
+/** Known in advance: clients with a secret, for what only such clients may do, and the one of the conformance suite. */
 const SECRET = 'a-secret-of-the-judges-that-is-long-enough';
 const CLIENTS = [
-  { client_id: 'judge', client_secret: SECRET, client_name: 'Judge', redirect_uris: ['http://127.0.0.1/callback'] },
+  {
+    client_id: 'judge', client_secret: SECRET, client_name: 'Judge', redirect_uris: ['http://127.0.0.1/callback'],
+    grant_types: ['authorization_code', 'refresh_token', 'client_credentials', 'device_code', 'token_exchange'],
+    introspects: ['everything'], id_token_signed_response_alg: 'ES256',
+  },
+  { client_id: 'bystander', client_secret: SECRET, client_name: 'Bystander', redirect_uris: ['http://127.0.0.1/callback'] },
   { client_id: 'conformance', client_name: 'Conformance suite', redirect_uris: ['http://127.0.0.1/callback'] },
 ];
 
@@ -43,7 +49,7 @@ async function run(name) {
     const gateway = await startGateway({
       servers,
       configure: (configuration) => {
-        configuration.oauth = { root_resource: 'everything', clients: CLIENTS };
+        configuration.oauth = { root_resource: 'everything', clients: CLIENTS, grants: { device_code: true, token_exchange: true } };
       },
     });
     const { ok } = await runScript(account, JUDGES[name], {

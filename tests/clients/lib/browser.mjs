@@ -14,11 +14,23 @@ const MAX_PAGES = 15;
 const MAX_BODY = 1024 * 1024;
 const PAGE_SECONDS = 15;
 
-/** Walks from the authorization URL to the client's redirect URI and returns that with its parameters. */
-export async function authorize(authorizationUrl, { username, password, decision = 'approve', follow = false }) {
+/**
+ * Walks from the authorization URL to the client's redirect URI and returns that with its parameters. `redirectUri` says
+ * which that is if the URL does not, as for a pushed request.
+ */
+export async function authorize(authorizationUrl, { redirectUri, ...how }) {
   const start = new URL(authorizationUrl);
-  const redirectUri = start.searchParams.get('redirect_uri');
-  if (!redirectUri) throw new Error('the authorization URL has no redirect_uri');
+  const back = redirectUri ?? start.searchParams.get('redirect_uri');
+  if (!back) throw new Error('the authorization URL has no redirect_uri');
+  return walk(start, back, how);
+}
+
+/** Walks from the address that a device shows to the page that says how it ended, and returns that page's words. */
+export async function connectDevice(verificationUrl, how) {
+  return walk(new URL(verificationUrl), undefined, how);
+}
+
+async function walk(start, redirectUri, { username, password, decision = 'approve', follow = false }) {
   const cookies = new Cookies();
   const trail = [];
   let request = { url: start, method: 'GET', site: 'none' };
@@ -27,7 +39,7 @@ export async function authorize(authorizationUrl, { username, password, decision
     trail.push(`${request.method} ${request.url.pathname} ${response.status}`);
     if (response.status >= 300 && response.status < 400) {
       const next = new URL(response.headers.location ?? '', request.url);
-      if (isCallback(next, redirectUri)) {
+      if (redirectUri && isCallback(next, redirectUri)) {
         if (follow) await open(next);
         return { callback: next, trail };
       }
@@ -37,6 +49,7 @@ export async function authorize(authorizationUrl, { username, password, decision
       continue;
     }
     if (response.status !== 200) throw new Error(`no way on: ${trail.join(', ')}: ${plain(response.body)}`);
+    if (!redirectUri && request.url.searchParams.has('outcome')) return { page: plain(response.body), trail };
     request = fill(response, request.url, { username, password, decision, trail });
   }
   throw new Error(`still not back at the client after ${MAX_PAGES} pages: ${trail.join(', ')}`);
@@ -64,15 +77,19 @@ function fill(response, page, { username, password, decision, trail }) {
   const forms = parseForms(response.body);
   const signIn = forms.find((form) => form.inputs.some((input) => input.name === 'password'));
   const consent = forms.find((form) => form.buttons.some((button) => button.name === 'decision'));
-  const form = signIn ?? consent;
+  const device = forms.find((form) => form.inputs.some((input) => input.name === 'user_code'));
+  const form = signIn ?? consent ?? device;
   if (!form) throw new Error(`a page without a form that is known: ${trail.join(', ')}: ${plain(response.body)}`);
   const fields = new URLSearchParams();
   for (const input of form.inputs.filter((input) => input.type === 'hidden')) fields.append(input.name, input.value ?? '');
   if (signIn) {
-    if (trail.filter((line) => line.startsWith('POST')).length > 1) throw new Error(`asked to sign in again: ${trail.join(', ')}`);
+    if (trail.filter((line) => line.startsWith('POST /login')).length > 0) throw new Error(`asked to sign in again: ${trail.join(', ')}`);
     if (!form.inputs.some((input) => input.name === 'username')) throw new Error('the sign-in form has no input named username');
     fields.append('username', username);
     fields.append('password', password);
+  } else if (form === device) {
+    // The code is in the address, and so in the form already; the person compares it.
+    fields.append('user_code', form.inputs.find((input) => input.name === 'user_code').value);
   } else {
     const button = form.buttons.find((button) => button.name === 'decision' && button.value === decision);
     if (!button) throw new Error(`the consent form has no button decision=${decision}`);
