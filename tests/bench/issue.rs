@@ -383,7 +383,7 @@ impl Connection {
         let body = serde_json::json!({
             "redirect_uris": [plan.redirect],
             "client_name": "bench",
-            "application_type": "native",
+            "application_type": "web",
             "token_endpoint_auth_method": "none",
             "grant_types": ["authorization_code", "refresh_token"],
             "response_types": ["code"],
