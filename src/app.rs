@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::{Config, StoreConfig};
 use crate::domain::clock::Clock;
+use crate::domain::rate::Rates;
 use crate::fetch::{self, Fetcher, Reach, SystemNetwork};
 use crate::identity::Identity;
 use crate::oauth::Endpoints;
@@ -127,6 +128,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Sta
         metrics: Arc::clone(&metrics),
         keyring: Keyring::default(),
         proofs: Proofs::new(store.signing_key("dpop").await?, clock.now()),
+        limits: Rates::new(),
         clock: Arc::clone(&clock),
         config,
     });

@@ -103,6 +103,7 @@ pub struct Metrics {
     tokens_issued: IntCounterVec,
     registrations: IntCounterVec,
     fetches: IntCounterVec,
+    limited: IntCounterVec,
     logins: IntCounterVec,
     open_streams: IntGaugeVec,
     store_operations: HistogramVec,
@@ -265,6 +266,11 @@ impl Metrics {
             overhead,
             decisions: counter("auth_decisions_total", "Access decisions.", &["upstream", "decision"])?,
             tokens_issued: counter("tokens_issued_total", "Access tokens issued.", &["grant"])?,
+            limited: counter(
+                "limited_requests_total",
+                "Requests to endpoints that were answered 429, because their address had used up its allowance.",
+                &["endpoint"],
+            )?,
             registrations: counter("registrations_total", "Clients that became known.", &["kind"])?,
             fetches: counter(
                 "document_fetches_total",
@@ -315,6 +321,11 @@ impl Metrics {
     /// Counts a fetch; both words come from closed sets.
     pub fn fetch(&self, kind: &'static str, result: &'static str) {
         self.fetches.with_label_values(&[kind, result]).inc();
+    }
+
+    /// Counts a request to an endpoint that was one too many.
+    pub fn limited(&self, endpoint: &'static str) {
+        self.limited.with_label_values(&[endpoint]).inc();
     }
 
     /// Counts a sign-in; `provider` is `builtin` or a configured provider's id.

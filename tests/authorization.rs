@@ -752,13 +752,31 @@ async fn session_id_changes_at_sign_in_and_the_old_one_ends() {
 }
 
 #[tokio::test]
-async fn a_session_ends_after_twelve_hours() {
+async fn a_session_ends_after_twelve_hours_however_often_it_is_used() {
     let people = People::new();
     let mut browser = people.browser();
     browser.sign_in(&web(&[]), "ada").await;
-    people.gateway.later(12 * 3600 - 1);
+    for _ in 0..11 {
+        people.gateway.later(3600);
+        browser.open(&web(&[])).await.asks_for_consent();
+    }
+    people.gateway.later(3599);
     browser.open(&web(&[])).await.asks_for_consent();
     people.gateway.later(1);
+    browser.open(&web(&[])).await.asks_for_password();
+}
+
+/// Spec: E6
+#[tokio::test]
+async fn a_session_ends_when_it_was_not_used_for_two_hours() {
+    let people = People::new();
+    let mut browser = people.browser();
+    browser.sign_in(&web(&[]), "ada").await;
+    for _ in 0..2 {
+        people.gateway.later(2 * 3600 - 1);
+        browser.open(&web(&[])).await.asks_for_consent();
+    }
+    people.gateway.later(2 * 3600);
     browser.open(&web(&[])).await.asks_for_password();
 }
 

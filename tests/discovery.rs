@@ -27,8 +27,8 @@ async fn the_server_says_what_it_can_do_and_nothing_else() {
     assert_eq!(reply.header("cache-control"), Some("public, max-age=300"));
     assert_eq!(reply.header("access-control-allow-origin"), Some("*"));
     let methods = json!(["none", "client_secret_post", "client_secret_basic", "private_key_jwt"]);
-    let algorithms = json!(["RS256", "ES256", "PS256", "EdDSA"]);
-    let proofs = json!(["ES256", "RS256", "PS256", "EdDSA"]);
+    let algorithms = json!(["RS256", "ES256", "PS256", "EdDSA", "Ed25519"]);
+    let proofs = json!(["ES256", "RS256", "PS256", "EdDSA", "Ed25519"]);
     let expected = json!({
         "issuer": "https://gw.example",
         "authorization_endpoint": "https://gw.example/authorize",
@@ -223,7 +223,7 @@ async fn each_upstream_has_a_document_of_its_own() {
         "resource": FILES,
         "authorization_servers": [ORIGIN],
         "bearer_methods_supported": ["header"],
-        "dpop_signing_alg_values_supported": ["ES256", "RS256", "PS256", "EdDSA"],
+        "dpop_signing_alg_values_supported": ["ES256", "RS256", "PS256", "EdDSA", "Ed25519"],
         "scopes_supported": ["files:read"],
         "resource_name": "files",
     });

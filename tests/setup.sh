@@ -86,17 +86,15 @@ python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     fail "$(python3 --version) is too old: 3.11 or newer is needed"
 mkdir -p "$environment"
 
-for lock in tests/*/package-lock.json; do
-    [ -f "$lock" ] || continue
-    directory=$(dirname "$lock")
-    stamp=$directory/node_modules/.installed
-    value="$(sha256sum <"$lock") $(node --version)"
-    current "$stamp" "$value" && continue
-    echo "setup: npm packages of $directory"
+npm_packages() { # DIRECTORY
+    local stamp=$1/node_modules/.installed value
+    value="$(sha256sum <"$1/package-lock.json") $(node --version)"
+    current "$stamp" "$value" && return 0
+    echo "setup: npm packages of $1"
     # Packages run no scripts of their own at installation: none of ours needs to.
-    npm ci --prefix "$directory" --ignore-scripts --no-audit --no-fund --loglevel=error
+    npm ci --prefix "$1" --ignore-scripts --no-audit --no-fund --loglevel=error || return 1
     echo "$value" >"$stamp"
-done
+}
 
 python_environment() { # NAME REQUIREMENTS
     local home=$environment/$1 value
@@ -109,9 +107,21 @@ python_environment() { # NAME REQUIREMENTS
     echo "$value" >"$home/.installed"
 }
 
-python_environment python-1 tests/clients/python-1/requirements.txt
-python_environment python-2 tests/clients/python-2/requirements.txt
-python_environment judges tests/judges/requirements.txt
+# Side by side: each of them mostly waits.
+jobs=()
+for lock in tests/*/package-lock.json; do
+    npm_packages "$(dirname "$lock")" &
+    jobs+=($!)
+done
+python_environment python-1 tests/clients/python-1/requirements.txt &
+jobs+=($!)
+python_environment python-2 tests/clients/python-2/requirements.txt &
+jobs+=($!)
+python_environment judges tests/judges/requirements.txt &
+jobs+=($!)
+for job in "${jobs[@]}"; do
+    wait "$job" || fail "not all packages could be installed: see above"
+done
 
 # --- cargo-deny and cargo-nextest ------------------------------------------------------------------------------------
 

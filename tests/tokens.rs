@@ -46,6 +46,7 @@ fn configured(id: &str, secret: Option<&str>, grant_types: &[GrantType]) -> Clie
         id_token_algorithm: None,
         key_bound: false,
         permissions: mcpgate::domain::client::Permissions::default(),
+        registration_token: None,
         created_at: Timestamp::from_millis(0),
     }
 }

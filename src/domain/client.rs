@@ -97,6 +97,9 @@ pub struct Client {
     /// What whoever runs the gateway allows it besides.
     #[serde(default)]
     pub permissions: Permissions,
+    /// SHA-256 of the token with which it may change its registration (RFC 7592 §3).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registration_token: Option<SecretHash>,
     /// When it became known.
     pub created_at: Timestamp,
 }
@@ -263,7 +266,13 @@ impl Client {
     /// Whether it can keep a secret, and has to show that it does.
     #[must_use]
     pub const fn is_confidential(&self) -> bool {
-        self.secret.is_some() || matches!(self.auth_method, Some(ClientAuthMethod::PrivateKeyJwt))
+        self.secret.is_some() || self.signs()
+    }
+
+    /// Whether it has to sign to authenticate.
+    #[must_use]
+    pub const fn signs(&self) -> bool {
+        matches!(self.auth_method, Some(ClientAuthMethod::PrivateKeyJwt))
     }
 
     /// What stands for the redirect URIs and keys of a metadata document: its site may change them at any time, and a
@@ -304,6 +313,18 @@ impl Client {
             .iter()
             .any(|registered| registered.matches(presented))
             .then(|| RedirectTarget(presented.to_owned()))
+    }
+}
+
+impl Client {
+    /// The registered redirect URI that a target was matched by: the same for every loopback port.
+    #[must_use]
+    pub fn registered_for(&self, target: &RedirectTarget) -> RedirectTarget {
+        let registered = self
+            .redirect_uris
+            .iter()
+            .find(|registered| registered.matches(&target.0));
+        registered.map_or_else(|| target.clone(), |uri| RedirectTarget(uri.as_str().to_owned()))
     }
 }
 

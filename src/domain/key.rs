@@ -22,9 +22,12 @@ pub enum Algorithm {
     /// ECDSA on P-256 with SHA-256.
     #[serde(rename = "ES256")]
     Es256,
-    /// Ed25519.
+    /// Ed25519, by the name of RFC 8037.
     #[serde(rename = "EdDSA")]
     EdDsa,
+    /// Ed25519, by the name of RFC 9864, which newer clients use.
+    #[serde(rename = "Ed25519")]
+    Ed25519,
 }
 
 /// A private key of ours on record.
@@ -48,7 +51,7 @@ pub struct PrivateKey(Zeroizing<Vec<u8>>);
 
 impl Algorithm {
     /// Every algorithm, in the order in which discovery names them.
-    pub const ALL: [Self; 4] = [Self::Rs256, Self::Es256, Self::Ps256, Self::EdDsa];
+    pub const ALL: [Self; 5] = [Self::Rs256, Self::Es256, Self::Ps256, Self::EdDsa, Self::Ed25519];
     /// Those that we sign with.
     pub const OURS: [Self; 2] = [Self::Rs256, Self::Es256];
 
@@ -60,6 +63,7 @@ impl Algorithm {
             Self::Ps256 => "PS256",
             Self::Es256 => "ES256",
             Self::EdDsa => "EdDSA",
+            Self::Ed25519 => "Ed25519",
         }
     }
 

@@ -36,6 +36,8 @@ pub enum SecretKind {
     DeviceCode,
     /// The secret part of a `request_uri` (RFC 9126 §2.2).
     PushedRequest,
+    /// RFC 7592 §3.
+    RegistrationToken,
 }
 
 /// A secret in clear; wiped from memory when dropped.
@@ -86,6 +88,7 @@ impl SecretKind {
             Self::Browser => "mgbr_",
             Self::DeviceCode => "mgdc_",
             Self::PushedRequest => "mgpr_",
+            Self::RegistrationToken => "mgrg_",
         }
     }
 }

@@ -40,7 +40,7 @@ pub enum InvalidKeys {
     #[error("there is a private or a symmetric key in it")]
     Private,
     /// None that we could use.
-    #[error("there is no key for RS256, PS256, ES256 or EdDSA in it")]
+    #[error("there is no key for RS256, PS256, ES256 or Ed25519 in it")]
     Unusable,
 }
 
@@ -105,7 +105,12 @@ impl PublicKey {
         if PRIVATE.iter().any(|member| object.contains_key(*member)) {
             return Err(InvalidKeys::Private);
         }
-        let jwk: Jwk = serde_json::from_value(value.clone()).map_err(|_| InvalidKeys::Unusable)?;
+        let mut value = value.clone();
+        // The library knows Ed25519 by its older name alone.
+        if value.get("alg").and_then(Value::as_str) == Some(Algorithm::Ed25519.as_str()) {
+            value["alg"] = Algorithm::EdDsa.as_str().into();
+        }
+        let jwk: Jwk = serde_json::from_value(value).map_err(|_| InvalidKeys::Unusable)?;
         if matches!(
             jwk.common.public_key_use,
             Some(PublicKeyUse::Encryption | PublicKeyUse::Other(_))
@@ -115,7 +120,9 @@ impl PublicKey {
         let algorithms: &'static [Algorithm] = match &jwk.algorithm {
             AlgorithmParameters::RSA(rsa) if is_sound_modulus(&rsa.n) => &[Algorithm::Rs256, Algorithm::Ps256],
             AlgorithmParameters::EllipticCurve(ec) if ec.curve == EllipticCurve::P256 => &[Algorithm::Es256],
-            AlgorithmParameters::OctetKeyPair(pair) if pair.curve == EllipticCurve::Ed25519 => &[Algorithm::EdDsa],
+            AlgorithmParameters::OctetKeyPair(pair) if pair.curve == EllipticCurve::Ed25519 => {
+                &[Algorithm::EdDsa, Algorithm::Ed25519]
+            }
             _ => return Err(InvalidKeys::Unusable),
         };
         let key = DecodingKey::from_jwk(&jwk).map_err(|_| InvalidKeys::Unusable)?;
@@ -143,7 +150,11 @@ impl PublicKey {
     /// Whether it may verify this algorithm: one of its family, and the one that it is for, if it says (RFC 8725 §3.1).
     fn serves(&self, algorithm: Algorithm) -> bool {
         let own = self.jwk.common.key_algorithm;
-        self.algorithms.contains(&algorithm) && own.is_none_or(|own| own.to_string() == algorithm.as_str())
+        let name = match algorithm {
+            Algorithm::Ed25519 => Algorithm::EdDsa,
+            other => other,
+        };
+        self.algorithms.contains(&algorithm) && own.is_none_or(|own| own.to_string() == name.as_str())
     }
 }
 

@@ -30,6 +30,6 @@ const fn library(algorithm: Algorithm) -> Library {
         Algorithm::Rs256 => Library::RS256,
         Algorithm::Ps256 => Library::PS256,
         Algorithm::Es256 => Library::ES256,
-        Algorithm::EdDsa => Library::EdDSA,
+        Algorithm::EdDsa | Algorithm::Ed25519 => Library::EdDSA,
     }
 }

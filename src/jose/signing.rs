@@ -52,7 +52,7 @@ impl SigningKey {
                 let der: Pkcs8V1Der<'_> = pair.as_der().map_err(|_| KeyError::Generate)?;
                 PrivateKey::new(unwrapped(der.as_ref()).ok_or(KeyError::Generate)?.to_vec())
             }
-            Algorithm::EdDsa => return Err(KeyError::Generate),
+            Algorithm::EdDsa | Algorithm::Ed25519 => return Err(KeyError::Generate),
         };
         let mut record = KeyRecord {
             id: String::new(),
@@ -138,7 +138,7 @@ fn halves(record: &KeyRecord) -> Result<(EncodingKey, Jwk), KeyError> {
     let key = match record.algorithm {
         Algorithm::Rs256 | Algorithm::Ps256 => EncodingKey::from_rsa_der(der),
         Algorithm::Es256 => EncodingKey::from_ec_der(der),
-        Algorithm::EdDsa => EncodingKey::from_ed_der(der),
+        Algorithm::EdDsa | Algorithm::Ed25519 => EncodingKey::from_ed_der(der),
     };
     let jwk = Jwk::from_encoding_key(&key, library(record.algorithm)).map_err(|_| KeyError::Read)?;
     Ok((key, jwk))

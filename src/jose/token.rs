@@ -264,6 +264,34 @@ mod tests {
         assert!(token.verify(&unnamed, &Algorithm::ALL).is_ok());
     }
 
+    /// RFC 8037, Appendix A, under both names of the algorithm.
+    #[test]
+    fn ed25519_has_two_names() {
+        let key = |alg: &str| {
+            let key =
+                json!({"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", "alg": alg});
+            KeySet::parse(&json!({ "keys": [key] })).unwrap()
+        };
+        // A.4 signs a payload that is no JSON, so the signature is all that can be looked at.
+        let signed = "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.\
+                      hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg";
+        let token = Token::parse(signed).unwrap();
+        for name in ["EdDSA", "Ed25519"] {
+            assert_eq!(
+                token.verify(&key(name), &Algorithm::ALL),
+                Err(InvalidToken::Form),
+                "{name}"
+            );
+        }
+        assert_eq!(token.verify(&key("ES256"), &Algorithm::ALL), Err(InvalidToken::Key));
+        let renamed = format!("{}.e30.AAAA", URL_SAFE_NO_PAD.encode("{\"alg\":\"Ed25519\"}"));
+        let renamed = Token::parse(&renamed).unwrap();
+        assert_eq!(
+            renamed.verify(&key("EdDSA"), &Algorithm::ALL),
+            Err(InvalidToken::Signature)
+        );
+    }
+
     proptest! {
         #[test]
         fn no_text_whatever_breaks_the_parser(text in ".{0,200}", parts in prop::collection::vec("[A-Za-z0-9_-]{0,40}", 0..5)) {

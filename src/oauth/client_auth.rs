@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::client_assertion::Assertion;
 use super::web::{self, Parameters};
 use super::{Answer, Call, Endpoints};
-use crate::domain::client::{Client, ClientAuthMethod, ClientId};
+use crate::domain::client::{Client, ClientId};
 use crate::domain::error::{ErrorCode, OAuthError};
 use crate::domain::secret::SecretHash;
 use crate::fetch::Patience;
@@ -36,9 +36,9 @@ struct Credentials {
     readings: Vec<Reading>,
 }
 
-struct Reading {
-    id: String,
-    secret: Option<Zeroizing<String>>,
+pub(super) struct Reading {
+    pub(super) id: String,
+    pub(super) secret: Option<Zeroizing<String>>,
 }
 
 /// The client behind a request, if it shows that it is that client.
@@ -75,9 +75,7 @@ pub async fn authenticate(at: &Endpoints, call: &Call<'_>, form: &Parameters) ->
     let presented = credentials.readings.iter().any(|reading| reading.secret.is_some());
     match found {
         None => Err(refused("the client is not known")),
-        Some(client) if client.auth_method == Some(ClientAuthMethod::PrivateKeyJwt) => {
-            Err(refused(format!("client {} presented no assertion", client.id)))
-        }
+        Some(client) if client.signs() => Err(refused(format!("client {} presented no assertion", client.id))),
         Some(client) if client.is_confidential() => match (presented, right) {
             (true, true) => Ok(client),
             (true, false) => Err(refused(format!("client {} presented a wrong secret", client.id))),
@@ -151,7 +149,7 @@ impl Credentials {
 
 /// The ways to read an HTTP Basic header: decoded as a form (RFC 6749 §2.3.1), and as it is (RFC 7617). An empty password
 /// is none.
-fn basic(value: &HeaderValue) -> Option<Vec<Reading>> {
+pub(super) fn basic(value: &HeaderValue) -> Option<Vec<Reading>> {
     let (scheme, encoded) = value.to_str().ok()?.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") || encoded.len() > MAX_HEADER {
         return None;

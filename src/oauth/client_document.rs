@@ -157,6 +157,7 @@ fn client(id: &ClientId, body: &[u8], config: &Config) -> Result<Client, OAuthEr
         id_token_algorithm: metadata::id_token_algorithm(&document)?,
         key_bound: metadata::key_bound(&document, config)?,
         permissions: Permissions::default(),
+        registration_token: None,
         created_at: Timestamp::from_millis(0),
     })
 }

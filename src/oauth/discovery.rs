@@ -52,7 +52,7 @@ struct AuthorizationServer<'a> {
     pushed_authorization_request_endpoint: Option<String>,
     /// RFC 9449 §5.1.
     #[serde(skip_serializing_if = "Option::is_none")]
-    dpop_signing_alg_values_supported: Option<[&'static str; 4]>,
+    dpop_signing_alg_values_supported: Option<[&'static str; 5]>,
     /// MCP's enterprise-managed authorization.
     #[serde(skip_serializing_if = "Option::is_none")]
     authorization_grant_profiles_supported: Option<[&'static str; 1]>,
@@ -83,7 +83,7 @@ struct ProtectedResource<'a> {
     authorization_servers: [&'a str; 1],
     bearer_methods_supported: [&'static str; 1],
     #[serde(skip_serializing_if = "Option::is_none")]
-    dpop_signing_alg_values_supported: Option<[&'static str; 4]>,
+    dpop_signing_alg_values_supported: Option<[&'static str; 5]>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     scopes_supported: Vec<String>,
     resource_name: &'a str,

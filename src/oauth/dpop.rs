@@ -41,7 +41,13 @@ pub const NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 /// Longest `jti`.
 const MAX_ID: usize = 256;
 /// The algorithms that a proof may use.
-const ALGORITHMS: [Algorithm; 4] = [Algorithm::Es256, Algorithm::Rs256, Algorithm::Ps256, Algorithm::EdDsa];
+const ALGORITHMS: [Algorithm; 5] = [
+    Algorithm::Es256,
+    Algorithm::Rs256,
+    Algorithm::Ps256,
+    Algorithm::EdDsa,
+    Algorithm::Ed25519,
+];
 
 /// What is remembered of proofs.
 pub struct Proofs {
@@ -89,7 +95,7 @@ pub struct Use<'a> {
 
 /// The names of the algorithms that a proof may use.
 #[must_use]
-pub fn algorithms() -> [&'static str; 4] {
+pub fn algorithms() -> [&'static str; 5] {
     ALGORITHMS.map(Algorithm::as_str)
 }
 

@@ -97,7 +97,11 @@ pub(super) fn redirect_uris(
     let mut accepted: Vec<RedirectUri> = Vec::new();
     let mut first_problem = None;
     for text in sent {
-        match RedirectUri::parse(text, &config.oauth.allowed_redirect_hosts) {
+        match RedirectUri::parse_with(
+            text,
+            &config.oauth.allowed_redirect_hosts,
+            &config.oauth.allowed_redirect_schemes,
+        ) {
             Ok(uri) if accepted.contains(&uri) => {}
             Ok(uri) => accepted.push(uri),
             Err(problem) => {

@@ -118,7 +118,7 @@ pub(super) fn host(headers: &HeaderMap) -> Result<String, Refusal> {
 
 /// Refuses a path that some server behind us could resolve to another: dots, empty segments, encoded separators, anything
 /// that is not plain ASCII.
-fn check_path(path: &str) -> Result<(), &'static str> {
+pub(super) fn check_path(path: &str) -> Result<(), &'static str> {
     if path != "/"
         && path
             .bytes()

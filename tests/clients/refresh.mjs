@@ -3,49 +3,17 @@
 //
 //   node tests/clients/refresh.mjs
 
-import { createHash, randomBytes } from 'node:crypto';
 import net from 'node:net';
 import { Account, conclude } from './lib/account.mjs';
-import { authorize } from './lib/browser.mjs';
 import { startGateway } from './lib/gateway.mjs';
 import { client } from './lib/places.mjs';
 import { printed, start } from './lib/processes.mjs';
 import { refresh } from './lib/refresh-once.mjs';
 import { check, describe, sleep, within } from './lib/report.mjs';
+import { initialize, signIn } from './lib/tokens.mjs';
 
-const REDIRECT_URI = 'http://127.0.0.1:46277/callback';
 const SHORT_GRACE = 1;
 const since = Date.now();
-
-/** A person has signed in with a client of their own: its id, and its tokens. */
-async function signIn(gateway) {
-  const post = async (path, body) => {
-    const response = await fetch(`${gateway.url}${path}`, { method: 'POST', ...body });
-    const answer = await response.json();
-    check(response.ok, `${path}: ${response.status} ${JSON.stringify(answer)}`);
-    return answer;
-  };
-  const { client_id: id } = await post('/register', {
-    headers: { 'content-type': 'application/json' },
-    body: JSON.stringify({
-      client_name: 'Several processes', redirect_uris: [REDIRECT_URI], token_endpoint_auth_method: 'none',
-      grant_types: ['authorization_code', 'refresh_token'],
-    }),
-  });
-  const verifier = randomBytes(32).toString('base64url');
-  const url = `${gateway.url}/authorize?${new URLSearchParams({
-    response_type: 'code', client_id: id, redirect_uri: REDIRECT_URI, resource: gateway.mcpUrl, state: 'x',
-    code_challenge: createHash('sha256').update(verifier).digest('base64url'), code_challenge_method: 'S256',
-  })}`;
-  const { callback } = await authorize(url, gateway);
-  const tokens = await post('/token', {
-    body: new URLSearchParams({
-      grant_type: 'authorization_code', client_id: id, code: callback.searchParams.get('code'), redirect_uri: REDIRECT_URI,
-      code_verifier: verifier,
-    }),
-  });
-  return { id, ...tokens };
-}
 
 /** So many processes at once with one refresh token; what each of them was answered. */
 async function atOnce(gateway, times, { id, refresh_token: token }, meanwhile = async () => {}, seconds = 10) {
@@ -61,19 +29,6 @@ async function atOnce(gateway, times, { id, refresh_token: token }, meanwhile = 
 
 const again = (gateway, { id }, token) => refresh(`${gateway.url}/token`, id, token);
 
-async function opens(gateway, token) {
-  const response = await fetch(gateway.mcpUrl, {
-    method: 'POST',
-    headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json', accept: 'application/json, text/event-stream' },
-    body: JSON.stringify({
-      jsonrpc: '2.0', id: 1, method: 'initialize',
-      params: { protocolVersion: '2025-11-25', capabilities: {}, clientInfo: { name: 'refresh', version: '1' } },
-    }),
-  });
-  await response.body?.cancel();
-  return response.status;
-}
-
 /** All were answered, with the same successor, and both it and their access tokens are good. */
 async function allGoOn(gateway, tokens, answers) {
   const refused = answers.filter(({ status }) => status !== 200);
@@ -81,7 +36,7 @@ async function allGoOn(gateway, tokens, answers) {
   const successors = new Set(answers.map(({ refresh_token: token }) => token));
   check(successors.size === 1, `${successors.size} successors of one token`);
   for (const access of new Set(answers.map(({ access_token: token }) => token))) {
-    const status = await opens(gateway, access);
+    const status = (await initialize(gateway, access)).status;
     check(status === 200, `an access token opens nothing: ${status}`);
   }
   const next = await again(gateway, tokens, [...successors][0]);
@@ -168,7 +123,7 @@ async function thieves(account, gateway) {
   const isOver = async (tokens, owner) => {
     const after = await again(gateway, tokens, owner.refresh_token);
     check(after.status === 400 && after.error === 'invalid_grant', `the grant goes on: ${after.status} ${after.error}`);
-    const status = await opens(gateway, owner.access_token);
+    const status = (await initialize(gateway, owner.access_token)).status;
     check(status === 401, `its access token still opens the server: ${status}`);
   };
   // Spec: F14, L9

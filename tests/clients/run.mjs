@@ -34,6 +34,8 @@ const CLIENTS = {
   'inspector-cli-legacy': { command: node('inspector-cli.mjs', 'legacy'), everything: LEGACY, modern: LEGACY },
   'inspector-cli-auto': { command: node('inspector-cli.mjs', 'auto'), everything: LEGACY, modern: MODERN },
   'inspector-web': { command: node('../browser/inspector-web.mjs', 'auto'), everything: LEGACY, modern: MODERN },
+  'a page in a browser': { command: node('../browser/single-page.mjs') },
+  'a browser and a strict server': { command: node('strict-server.mjs') },
   demo: { command: node('demo.mjs') },
 };
 /** One restart in order, and one as by a crash. */
@@ -59,7 +61,7 @@ function counted(metrics, name, label) {
 }
 
 /** What reached the MCP server is what the contract promises it, and nothing that it must not see. */
-function checkHeaders(requests, clientId, scope) {
+function checkHeaders(requests, { clientId, scope, host }) {
   check(requests.length > 0, 'no request reached the server');
   const ids = new Set();
   const users = new Set();
@@ -69,6 +71,7 @@ function checkHeaders(requests, clientId, scope) {
       check(!(name in headers), `${where} carried ${name} to the server`);
     }
     const expected = {
+      host,
       'x-forwarded-preferred-username': 'ada',
       'x-forwarded-email': 'ada@example.com',
       'x-forwarded-groups': 'engineering',
@@ -133,10 +136,14 @@ async function converse(name, server, account) {
     RESTART: RESTARTS[server.name],
   }, CLIENT_SECONDS);
   if (ok) {
-    await account.judge('the server saw who called, and no credentials', () => checkHeaders(gateway.seen, clientId, `${server.name}:use`));
+    // Spec: I6, K18, K19
+    await account.judge('the server saw who called, and no credentials', () =>
+      checkHeaders(gateway.seen, { clientId, scope: `${server.name}:use`, host: gateway.upstreamHost }));
     const revision = CLIENTS[name][server.name];
+    // Spec: K2, K5, K6
     await account.judge(`they speak ${revision}`, () => checkRevision(gateway.seen, revision));
     // Over the restart: a client that had to begin anew would have counted twice.
+    // Spec: C10, F13, L11
     await account.judge('one registration, one sign-in, one code, and refreshes', async () => {
       const metrics = await gateway.metrics();
       const exactly = [['registrations_total', 'kind="dynamic"'], ['logins_total', 'outcome="success",provider="builtin"'],

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::edges::metrics;
 use crate::person::{Browser, Client, authorize_target, refresh, tokens};
 use crate::setup::Gateway;
 use crate::site::Site;
@@ -52,7 +53,7 @@ async fn a_client_with_a_document_uses_an_upstream_and_a_restart_signs_nobody_ou
     let reply = refresh(&gateway, &client, &issued.refresh).await;
     assert_eq!(reply.status, 200, "{}", reply.text());
     assert_eq!(site.count("/oauth/client"), 2);
-    let metrics = gateway.metrics().await;
+    let metrics = metrics(&gateway).await;
     assert!(
         metrics.contains("mcpgate_document_fetches_total{kind=\"document\",result=\"ok\"} 1"),
         "{metrics}"

@@ -58,7 +58,7 @@ async fn says(bytes: &'static [u8]) -> SocketAddr {
     address
 }
 
-async fn metrics(gateway: &Gateway) -> String {
+pub async fn metrics(gateway: &Gateway) -> String {
     let admin = gateway.running.admin;
     send(admin, &request("GET", "/metrics", &admin.to_string(), &[], b""))
         .await

@@ -109,7 +109,7 @@ async function withNonce(work) {
 
 /** Spec: J7 */
 async function proofOfPossession(as) {
-  for (const alg of ['ES256', 'RS256', 'PS256']) {
+  for (const alg of ['ES256', 'RS256', 'PS256', 'Ed25519']) {
     await step(`DPoP with ${alg}: bound tokens, refresh, and no use without the key`, 40, async () => {
       const client = await register(as, 'none');
       const proof = async () => oauth.DPoP(client, await oauth.generateKeyPair(alg));

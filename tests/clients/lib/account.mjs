@@ -43,7 +43,7 @@ export class Account {
     console.log(this.#lines.join('\n'));
   }
 
-  /** No token, code, secret or password in the gateway's log. */
+  /** Spec: F22 */
   judgeLog(gateway) {
     return this.judge('no token, code, secret or password in the log of the gateway', () => {
       check(gateway.log().length > 0, 'the log is empty');

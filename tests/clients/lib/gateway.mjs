@@ -22,9 +22,9 @@ const STOP_SECONDS = 40;
  * Starts a recorder in front of each server and the gateway in front of those.
  *
  * `servers`: what startServer gave, each an upstream at `/<name>/mcp`; without them an everything server is started.
- * `configure`: changes the configuration before it is written. `log`: what RUST_LOG is.
+ * `configure`: changes the configuration before it is written. `host`: the loopback address at which it is reached.
  */
-export async function startGateway({ servers, configure = () => {}, log = 'debug' } = {}) {
+export async function startGateway({ servers, configure = () => {}, host = '127.0.0.1' } = {}) {
   check(existsSync(PROGRAM), `there is no ${PROGRAM}: build it first (cargo build)`);
   const directory = temporaryDirectory();
   const password = randomBytes(12).toString('base64url');
@@ -38,10 +38,10 @@ export async function startGateway({ servers, configure = () => {}, log = 'debug
     upstreams.push({ name, path: `/${name}/mcp`, url: `http://127.0.0.1:${recorder.port}/mcp`, scopes: [`${name}:use`] });
   }
   const [port, adminPort] = [await freePort(), await freePort()];
-  const url = `http://127.0.0.1:${port}`;
+  const url = `http://${host}:${port}`;
   const configuration = {
     public_url: url,
-    listen: `127.0.0.1:${port}`,
+    listen: `${host}:${port}`,
     admin: { listen: `127.0.0.1:${adminPort}` },
     store: { sled: { path: path.join(directory, 'data') } },
     oauth: { access_token_expires_in: `${TOKEN_SECONDS}s` },
@@ -58,7 +58,7 @@ export async function startGateway({ servers, configure = () => {}, log = 'debug
   let earlier = '';
   let counted = new Map();
   const run = async () => {
-    program = start(PROGRAM, ['serve', '-c', file], { env: { ...process.env, RUST_LOG: log } });
+    program = start(PROGRAM, ['serve', '-c', file], { env: { ...process.env, RUST_LOG: 'debug' } });
     await printed(program, /listening on/, 20);
   };
   await run();
@@ -73,6 +73,8 @@ export async function startGateway({ servers, configure = () => {}, log = 'debug
     password,
     directory,
     seen: recorders[0].seen,
+    /** What the first server has to be called. */
+    upstreamHost: `127.0.0.1:${recorders[0].port}`,
     log: output,
     /** The counters, over restarts. */
     metrics,

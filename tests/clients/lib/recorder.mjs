@@ -9,7 +9,7 @@ export async function startRecorder(upstreamPort) {
     seen.push({ method: incoming.method, url: incoming.url, headers: incoming.headers, raw: incoming.rawHeaders });
     const onward = http.request({
       host: '127.0.0.1', port: upstreamPort, method: incoming.method, path: incoming.url,
-      headers: { ...incoming.headers, host: `127.0.0.1:${upstreamPort}` },
+      headers: incoming.headers,
     }, (response) => {
       answer.writeHead(response.statusCode, response.headers);
       answer.flushHeaders();
