@@ -610,6 +610,6 @@ async fn discovery_says_how_to_sign() {
             .unwrap();
         assert!(methods.contains(&json!("private_key_jwt")) && methods.contains(&json!("none")));
         let algorithms = &metadata[format!("{endpoint}_endpoint_auth_signing_alg_values_supported")];
-        assert_eq!(*algorithms, json!(["RS256", "ES256", "PS256", "EdDSA"]));
+        assert_eq!(*algorithms, json!(["RS256", "ES256", "PS256", "EdDSA", "Ed25519"]));
     }
 }

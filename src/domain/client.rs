@@ -269,7 +269,13 @@ impl Client {
     /// Whether it can keep a secret, and has to show that it does.
     #[must_use]
     pub const fn is_confidential(&self) -> bool {
-        self.secret.is_some() || matches!(self.auth_method, Some(ClientAuthMethod::PrivateKeyJwt))
+        self.secret.is_some() || self.signs()
+    }
+
+    /// Whether it has to sign to authenticate.
+    #[must_use]
+    pub const fn signs(&self) -> bool {
+        matches!(self.auth_method, Some(ClientAuthMethod::PrivateKeyJwt))
     }
 
     /// What stands for the redirect URIs and keys of a metadata document: its site may change them at any time, and a

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::client_assertion::Assertion;
 use super::web::{self, Parameters};
 use super::{Answer, Call, Endpoints};
-use crate::domain::client::{Client, ClientAuthMethod, ClientId};
+use crate::domain::client::{Client, ClientId};
 use crate::domain::error::{ErrorCode, OAuthError};
 use crate::domain::secret::SecretHash;
 use crate::fetch::Patience;
@@ -75,9 +75,7 @@ pub async fn authenticate(at: &Endpoints, call: &Call<'_>, form: &Parameters) ->
     let presented = credentials.readings.iter().any(|reading| reading.secret.is_some());
     match found {
         None => Err(refused("the client is not known")),
-        Some(client) if client.auth_method == Some(ClientAuthMethod::PrivateKeyJwt) => {
-            Err(refused(format!("client {} presented no assertion", client.id)))
-        }
+        Some(client) if client.signs() => Err(refused(format!("client {} presented no assertion", client.id))),
         Some(client) if client.is_confidential() => match (presented, right) {
             (true, true) => Ok(client),
             (true, false) => Err(refused(format!("client {} presented a wrong secret", client.id))),

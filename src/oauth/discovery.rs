@@ -44,6 +44,7 @@ struct AuthorizationServer<'a> {
     client_id_metadata_document_supported: Option<bool>,
     introspection_endpoint: String,
     introspection_endpoint_auth_methods_supported: Vec<&'static str>,
+    introspection_endpoint_auth_signing_alg_values_supported: Vec<&'static str>,
     /// RFC 8628 §4.
     #[serde(skip_serializing_if = "Option::is_none")]
     device_authorization_endpoint: Option<String>,
@@ -147,6 +148,7 @@ fn metadata(config: &Config) -> Answer {
         client_id_metadata_document_supported: config.oauth.client_documents.as_ref().map(|_| true),
         introspection_endpoint: config.endpoint("/introspect"),
         introspection_endpoint_auth_methods_supported: authenticated,
+        introspection_endpoint_auth_signing_alg_values_supported: algorithms.to_vec(),
         device_authorization_endpoint: device.then(|| config.endpoint("/device_authorization")),
         pushed_authorization_request_endpoint: pushed.then(|| config.endpoint("/par")),
         dpop_signing_alg_values_supported: config.oauth.dpop.then(dpop::algorithms),
