@@ -185,6 +185,7 @@ fn forged(header: &Value, claims: &Value, sign: impl Fn(&str) -> Vec<u8>) -> Str
 }
 
 /// Spec: J2, C22, F5
+/// Plays: 2025-11-25, ChatGPT (document, `private_key_jwt`)
 #[tokio::test]
 async fn a_client_with_a_document_signs_with_its_published_key() {
     let world = World::new().await;

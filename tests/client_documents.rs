@@ -126,6 +126,7 @@ fn document(changes: &[(&str, Value)]) -> Value {
 // --- clients as they are
 
 /// Spec: C16, C17, C19, C20, C22, D5, F18
+/// Plays: 2025-11-25, Claude Code, VS Code and opencode with their documents
 #[tokio::test]
 async fn the_documents_of_real_clients_work() {
     let claude = "https://claude.ai/oauth/claude-code-client-metadata";
