@@ -48,10 +48,15 @@ pub const TARGETS: &[(&str, fn(&[u8]))] = &[
 
 /// A small configuration with every kind of scope in it.
 static CONFIG: LazyLock<Config> = LazyLock::new(|| {
-    let yaml = "public_url: https://mcp.example.com\nstore: { sled: { path: ./data } }\n\
-                scopes:\n  - { name: \"one:use\", description: Use it }\n\
-                upstreams:\n  - { name: one, path: /one/mcp, url: \"http://127.0.0.1:3001/mcp\", scopes: [\"one:use\"] }\n";
-    config::parse(yaml, Path::new("."), &|_| None).unwrap_or_else(|problems| panic!("{problems}"))
+    let hash = mcpgate::identity::local::hash_password("correct horse battery staple").expect("a hash");
+    let yaml = format!(
+        "public_url: https://mcp.example.com\n\
+         store: {{ sled: {{ path: ./data }} }}\n\
+         scopes:\n  - {{ name: \"one:use\", description: Use it }}\n\
+         users:\n  - {{ username: ada, password_hash: \"{hash}\" }}\n\
+         upstreams:\n  - {{ name: one, path: /one/mcp, url: \"http://127.0.0.1:3001/mcp\", scopes: [\"one:use\"] }}\n"
+    );
+    config::parse(&yaml, Path::new("."), &|_| None).unwrap_or_else(|problems| panic!("{problems}"))
 });
 
 fn text(data: &[u8]) -> Option<&str> {

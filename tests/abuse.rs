@@ -147,7 +147,7 @@ async fn a_limit_can_be_moved_and_turned_off() {
     for status in [201, 201, 429] {
         assert_eq!(from(&gateway, v4(1), &registration()).await.status, status);
     }
-    for _ in 0..400 {
+    for _ in 0..800 {
         assert_eq!(from(&gateway, v4(1), &get("/authorize?client_id=x")).await.status, 400);
     }
 }

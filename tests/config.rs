@@ -292,6 +292,7 @@ fn the_smallest_file_has_the_defaults_of_the_contract() {
     assert_eq!(upstream.limits.requests_per_minute, None);
 }
 
+/// Spec: A2, A13, L12
 #[test]
 fn a_public_url_is_canonical() {
     for (text, origin, loopback) in [
@@ -414,6 +415,7 @@ scopes:
     assert_eq!(config.scopes[1].groups, None);
 }
 
+/// Spec: B6a
 #[test]
 fn documents_and_keys_of_clients_are_read() {
     let config = good(&format!(
@@ -509,6 +511,7 @@ fn sections_without_a_value_are_as_good_as_none() {
     with("listen:\nadmin:\nstore:\n  sled:\noauth:\n  clients:\n  registration:\nscopes: ~");
 }
 
+/// Spec: L14
 #[test]
 fn no_secret_is_printed() {
     let config = with(
@@ -730,6 +733,7 @@ const WRONG: &[(&str, &str, usize, &str)] = &[
     ("    limits: { requests_per_minute: 1.5 }", "upstreams[0].limits.requests_per_minute", 9, "whole number from 1"),
 ];
 
+/// Spec: B12
 #[test]
 fn each_wrong_line_is_one_problem_with_its_place() {
     assert!(WRONG.len() > 60);

@@ -65,6 +65,7 @@ fn only_files(config: &mut mcpgate::config::Config) {
 }
 
 /// Does what a client with this habit does. No `_`: a new tolerance needs its story.
+#[expect(clippy::too_many_lines, reason = "the stories are read side by side with the table")]
 async fn exercise(tolerance: Tolerance) {
     match tolerance {
         Tolerance::SecretInEitherPlace => {
@@ -221,7 +222,7 @@ async fn exercise(tolerance: Tolerance) {
             assert_eq!(people.code(&done).await.resource.as_str(), FILES);
         }
         Tolerance::EndpointsAtRoot => {
-            let people = People::with(|config| config.oauth.endpoint_prefix = "/api/auth".to_owned());
+            let people = People::with(|config| config.oauth.endpoint_prefix = String::from("/api/auth"));
             let (id, _) = registered(&people.gateway, &json!({ "token_endpoint_auth_method": "none" })).await;
             assert_eq!(redeem(&people.gateway, &id, &[("client_id", &id)], None).await, 200);
             let mut browser = people.browser();

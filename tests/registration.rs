@@ -27,6 +27,7 @@ fn with(more: &Value) -> Value {
     document
 }
 
+/// Spec: C1, C2, C3, C13
 #[tokio::test]
 async fn the_least_document_gets_the_defaults_of_the_rfc() {
     let gateway = Gateway::new();
@@ -53,6 +54,7 @@ async fn the_least_document_gets_the_defaults_of_the_rfc() {
     assert!(gateway.metric("mcpgate_registrations_total{kind=\"dynamic\"} 1"));
 }
 
+/// Spec: C2
 #[tokio::test]
 async fn a_public_client_gets_no_secret() {
     let gateway = Gateway::new();
@@ -64,6 +66,7 @@ async fn a_public_client_gets_no_secret() {
     assert!(gateway.client(&reply.text_of("client_id")).await.secret.is_none());
 }
 
+/// Spec: C11
 #[tokio::test]
 async fn two_registrations_are_two_clients() {
     let gateway = Gateway::new();
@@ -73,6 +76,7 @@ async fn two_registrations_are_two_clients() {
     assert_ne!(first.text_of("client_secret"), second.text_of("client_secret"));
 }
 
+/// Spec: C1
 #[tokio::test]
 async fn everything_that_is_understood_is_handed_back() {
     let gateway = Gateway::new();
@@ -114,6 +118,7 @@ async fn everything_that_is_understood_is_handed_back() {
     assert_ne!(answer["client_secret"], "mine");
 }
 
+/// Spec: A12, C3
 #[tokio::test]
 async fn null_is_absent_and_never_comes_back() {
     let gateway = Gateway::new();
@@ -143,6 +148,7 @@ async fn null_is_absent_and_never_comes_back() {
     assert_eq!(answer.json().as_object().unwrap().len(), 10, "{}", answer.text);
 }
 
+/// Spec: C5, C6
 #[tokio::test]
 async fn what_is_not_supported_is_left_out_or_replaced() {
     let gateway = Gateway::new();
@@ -192,6 +198,7 @@ async fn a_registered_scope_does_not_bind() {
     assert_eq!(gateway.client(&reply.text_of("client_id")).await.scope, None);
 }
 
+/// Spec: C8
 #[tokio::test]
 async fn one_bad_redirect_uri_does_not_cost_the_good_ones() {
     let gateway = Gateway::with(|config| {
@@ -211,6 +218,7 @@ async fn one_bad_redirect_uri_does_not_cost_the_good_ones() {
     assert_eq!(answer["redirect_uris"], accepted);
 }
 
+/// Spec: C4, C7
 #[tokio::test]
 async fn redirect_uris_that_could_carry_a_code_elsewhere_are_refused() {
     let gateway = Gateway::new();
@@ -244,6 +252,7 @@ async fn redirect_uris_that_could_carry_a_code_elsewhere_are_refused() {
     assert!(gateway.metric("mcpgate_registrations_total{kind=\"refused\"} 17"));
 }
 
+/// Spec: C4
 #[tokio::test]
 async fn metadata_of_the_wrong_kind_is_refused_by_name() {
     let gateway = Gateway::new();
@@ -270,6 +279,7 @@ async fn metadata_of_the_wrong_kind_is_refused_by_name() {
     }
 }
 
+/// Spec: C4, C9
 #[tokio::test]
 async fn only_a_small_json_object_is_read() {
     let gateway = Gateway::new();
@@ -314,6 +324,7 @@ async fn only_a_small_json_object_is_read() {
     gateway.get("/register").await.refused(405, "invalid_request");
 }
 
+/// Spec: C14
 #[tokio::test]
 async fn what_people_will_see_is_cut_and_cleaned() {
     let gateway = Gateway::new();
@@ -345,6 +356,7 @@ async fn what_people_will_see_is_cut_and_cleaned() {
     assert_eq!(gateway.client(&reply.text_of("client_id")).await.name, Some(name));
 }
 
+/// Spec: A7
 #[tokio::test]
 async fn a_gateway_that_registers_nobody_says_so() {
     let gateway = Gateway::with(|config| config.oauth.dynamic_registration = false);
@@ -408,6 +420,7 @@ fn any_document() -> impl Strategy<Value = Value> {
 proptest! {
     /// Whatever is sent, the answer is a registration without holes in it or one of two errors, and what was registered
     /// is what the answer says. (That no answer has `null` or an empty text in it, the harness checks for all of them.)
+    /// Spec: C4, C6
     #[test]
     fn no_document_whatever_gets_more_than_a_registration(mut document in any_document(), fine in any::<bool>()) {
         if fine {
@@ -520,6 +533,7 @@ async fn a_client_reads_replaces_and_deletes_its_registration() {
     let document = with(&json!({
         "token_endpoint_auth_method": "none",
         "client_name": "Before",
+        "scope": "files:read openid",
         "grant_types": ["authorization_code", "refresh_token"],
     }));
     let registered = gateway.register(&document).await.fine();

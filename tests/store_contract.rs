@@ -116,6 +116,7 @@ mod suite {
         }
     }
 
+    /// Spec: C10
     async fn clients_are_kept(open: Open) {
         let fixture = open(PLENTY);
         let client = client(1);
@@ -127,6 +128,7 @@ mod suite {
         assert_eq!(fixture.store.client(&client.id).await.unwrap(), Some(client));
     }
 
+    /// Spec: C9, L15
     async fn a_full_store_evicts_the_longest_registered_client_without_a_live_grant(open: Open) {
         let fixture = open(limits(3, 10));
         let store = &*fixture.store;
@@ -508,6 +510,7 @@ mod suite {
         assert_eq!(store.authorization(&id).await.unwrap(), None);
     }
 
+    /// Spec: D21, L15
     async fn the_oldest_authorization_makes_room(open: Open) {
         let fixture = open(limits(10, 3));
         let store = &*fixture.store;
@@ -663,6 +666,7 @@ mod suite {
         assert_eq!(store.code(&code).await.unwrap().unwrap().redeemed, Some(first.grant_id));
     }
 
+    /// Spec: F7
     async fn a_code_is_worth_nothing_after_too_many_attempts(open: Open) {
         let fixture = open(PLENTY);
         let store = &*fixture.store;
@@ -683,6 +687,7 @@ mod suite {
         store.note_failed_attempt(&hash()).await.unwrap();
     }
 
+    /// Spec: F10, L11
     async fn one_redeem_wins_however_many_race(open: Open) {
         let fixture = open(PLENTY);
         let client_id = ClientId::generate();
@@ -734,6 +739,7 @@ mod suite {
         assert_eq!(next, Rotation::Done);
     }
 
+    /// Spec: F15, L11
     async fn one_rotation_wins_however_many_race(open: Open) {
         let fixture = open(PLENTY);
         let client_id = ClientId::generate();
@@ -763,6 +769,7 @@ mod suite {
         .await;
     }
 
+    /// Spec: F14, L11
     async fn a_rotation_never_brings_a_revoked_family_back(open: Open) {
         let fixture = open(PLENTY);
         let client_id = ClientId::generate();

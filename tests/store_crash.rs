@@ -250,6 +250,7 @@ fn databases(directory: &Path) -> usize {
     names.filter(|name| name.to_string_lossy().starts_with("db-")).count()
 }
 
+/// Spec: C10, L11
 #[test]
 fn nothing_acknowledged_is_lost_and_nothing_revoked_comes_back() {
     let home = tempfile::tempdir().unwrap();

@@ -63,6 +63,7 @@ async fn side_by_side(one: impl Future<Output = Reply>, other: impl Future<Outpu
 
 // --- the request itself
 
+/// Spec: F2, F8, F12
 #[tokio::test]
 async fn a_code_becomes_tokens_for_one_resource_and_one_person() {
     let gateway = Gateway::new();
@@ -92,6 +93,7 @@ async fn a_code_becomes_tokens_for_one_resource_and_one_person() {
     assert!(gateway.live(&reply.text_of("access_token")).await.is_none());
 }
 
+/// Spec: A12
 #[tokio::test]
 async fn tokens_without_scope_have_no_scope_member() {
     let gateway = Gateway::new();
@@ -109,6 +111,7 @@ async fn tokens_without_scope_have_no_scope_member() {
     );
 }
 
+/// Spec: F1
 #[tokio::test]
 async fn only_a_posted_form_is_read() {
     let gateway = Gateway::new();
@@ -144,6 +147,7 @@ async fn only_a_posted_form_is_read() {
     gateway.redeem(&client, &code).await.fine();
 }
 
+/// Spec: F1
 #[tokio::test]
 async fn a_parameter_that_is_there_twice_is_refused() {
     let gateway = Gateway::new();
@@ -173,6 +177,7 @@ async fn a_parameter_that_is_there_twice_is_refused() {
     gateway.redeem(&client, &code).await.fine();
 }
 
+/// Spec: F3
 #[tokio::test]
 async fn grant_type_is_required_and_must_be_one_of_ours() {
     let gateway = Gateway::new();
@@ -201,6 +206,7 @@ async fn grant_type_is_required_and_must_be_one_of_ours() {
 
 // --- the client
 
+/// Spec: F4
 #[tokio::test]
 async fn an_unknown_client_is_invalid_client_whatever_it_presents() {
     let gateway = Gateway::new();
@@ -224,6 +230,7 @@ async fn an_unknown_client_is_invalid_client_whatever_it_presents() {
     gateway.refresh(&client, &refresh).await.fine();
 }
 
+/// Spec: F3, L13
 #[tokio::test]
 async fn an_unknown_client_and_a_wrong_secret_get_the_same_answer() {
     let gateway = Gateway::with(|config| {
@@ -246,6 +253,7 @@ async fn an_unknown_client_and_a_wrong_secret_get_the_same_answer() {
 }
 
 /// claude.ai sends the form whatever is registered, others the header: the secret is what counts.
+/// Spec: F5
 #[tokio::test]
 async fn a_confidential_client_may_send_its_secret_in_either_place() {
     let gateway = Gateway::new();
@@ -275,6 +283,7 @@ async fn a_confidential_client_may_send_its_secret_in_either_place() {
     }
 }
 
+/// Spec: F5
 #[tokio::test]
 async fn basic_is_read_url_encoded_and_as_it_is() {
     // A colon in the id can only be sent encoded.
@@ -317,6 +326,7 @@ async fn basic_is_read_url_encoded_and_as_it_is() {
     }
 }
 
+/// Spec: F5
 #[tokio::test]
 async fn a_client_authenticates_in_one_way_only() {
     let gateway = Gateway::with(|config| {
@@ -342,6 +352,7 @@ async fn a_client_authenticates_in_one_way_only() {
     gateway.send(request).await.refused(400, "invalid_request");
 }
 
+/// Spec: F5
 #[tokio::test]
 async fn a_public_client_that_presents_a_secret_is_refused() {
     let gateway = Gateway::new();
@@ -359,6 +370,7 @@ async fn a_public_client_that_presents_a_secret_is_refused() {
         .fine();
 }
 
+/// Spec: C15, F3
 #[tokio::test]
 async fn a_client_that_may_not_redeem_codes_is_unauthorized() {
     let gateway = Gateway::with(|config| {
@@ -370,6 +382,7 @@ async fn a_client_that_may_not_redeem_codes_is_unauthorized() {
 
 // --- codes
 
+/// Spec: F7
 #[tokio::test]
 async fn a_code_that_was_never_issued_is_an_invalid_grant() {
     let gateway = Gateway::new();
@@ -381,6 +394,7 @@ async fn a_code_that_was_never_issued_is_an_invalid_grant() {
     }
 }
 
+/// Spec: D18, F7
 #[tokio::test]
 async fn a_code_is_for_its_own_client() {
     let gateway = Gateway::new();
@@ -392,6 +406,7 @@ async fn a_code_is_for_its_own_client() {
     gateway.redeem(&own, &code).await.fine();
 }
 
+/// Spec: D18, F7
 #[tokio::test]
 async fn an_expired_code_is_an_invalid_grant() {
     let gateway = Gateway::new();
@@ -401,6 +416,7 @@ async fn an_expired_code_is_an_invalid_grant() {
     gateway.redeem(&client, &code).await.refused(400, "invalid_grant");
 }
 
+/// Spec: F7, F8, L2
 #[tokio::test]
 async fn a_wrong_verifier_does_not_burn_the_code_until_it_was_tried_five_times() {
     let gateway = Gateway::new();
@@ -429,6 +445,7 @@ async fn a_wrong_verifier_does_not_burn_the_code_until_it_was_tried_five_times()
 }
 
 /// RFC 9700 §4.8.2.
+/// Spec: F8, L3
 #[tokio::test]
 async fn a_verifier_for_a_code_without_a_challenge_is_refused() {
     let gateway = Gateway::new();
@@ -447,6 +464,7 @@ async fn a_verifier_for_a_code_without_a_challenge_is_refused() {
     gateway.token(&parameters).await.fine();
 }
 
+/// Spec: F9
 #[tokio::test]
 async fn a_redirect_uri_that_is_sent_must_be_the_same_string() {
     let gateway = Gateway::new();
@@ -473,6 +491,7 @@ async fn a_redirect_uri_that_is_sent_must_be_the_same_string() {
     with("").await.fine();
 }
 
+/// Spec: F11
 #[tokio::test]
 async fn another_resource_is_an_invalid_target_and_leaves_the_code_alone() {
     let gateway = Gateway::new();
@@ -505,6 +524,7 @@ async fn another_resource_is_an_invalid_target_and_leaves_the_code_alone() {
 }
 
 /// Clients with cached metadata of an older gateway name the bare origin.
+/// Spec: D12
 #[tokio::test]
 async fn the_bare_origin_means_the_only_upstream() {
     let gateway = Gateway::with(|config| config.upstreams.truncate(1));
@@ -522,6 +542,7 @@ async fn the_bare_origin_means_the_only_upstream() {
     assert_eq!(live.grant.resource.as_str(), FILES);
 }
 
+/// Spec: F10
 #[tokio::test]
 async fn code_replay_revokes_the_grant() {
     let gateway = Gateway::new();
@@ -541,6 +562,7 @@ async fn code_replay_revokes_the_grant() {
     reply.refused(400, "invalid_grant");
 }
 
+/// Spec: F10, L11
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn parallel_redemptions_of_one_code_have_one_winner_and_end_its_grant() {
     let gateway = Arc::new(Gateway::new());
@@ -566,6 +588,7 @@ async fn parallel_redemptions_of_one_code_have_one_winner_and_end_its_grant() {
 }
 
 /// Both find the code unused, so it is the store that tells the loser.
+/// Spec: F10, L11
 #[tokio::test]
 async fn the_loser_of_a_race_for_a_code_ends_its_grant() {
     let gateway = Gateway::new();
@@ -594,6 +617,7 @@ async fn the_loser_of_a_race_without_a_grace_ends_the_grant() {
     assert!(gateway.live(&winner.text_of("access_token")).await.is_none());
 }
 
+/// Spec: F19, F20
 #[tokio::test]
 async fn nothing_is_issued_for_a_person_or_an_upstream_that_is_gone() {
     let gateway = Gateway::new();
@@ -613,6 +637,7 @@ async fn nothing_is_issued_for_a_person_or_an_upstream_that_is_gone() {
     }
 }
 
+/// Spec: F18
 #[tokio::test]
 async fn a_refresh_token_comes_with_the_grant_type_or_with_offline_access() {
     let gateway = Gateway::new();
@@ -632,6 +657,7 @@ async fn a_refresh_token_comes_with_the_grant_type_or_with_offline_access() {
 
 // --- refresh tokens
 
+/// Spec: F13
 #[tokio::test]
 async fn a_refresh_replaces_both_tokens() {
     let gateway = Gateway::new();
@@ -652,6 +678,7 @@ async fn a_refresh_replaces_both_tokens() {
     assert!(gateway.metric("mcpgate_tokens_issued_total{grant=\"refresh_token\"} 1"));
 }
 
+/// Spec: F15
 #[tokio::test]
 async fn a_refresh_retried_within_the_grace_gets_the_same_tokens() {
     let gateway = Gateway::new();
@@ -675,6 +702,7 @@ async fn a_refresh_retried_within_the_grace_gets_the_same_tokens() {
     assert!(gateway.metric("mcpgate_tokens_issued_total{grant=\"refresh_token\"} 2"));
 }
 
+/// Spec: F14, L9
 #[tokio::test]
 async fn refresh_reuse_after_the_grace_revokes_the_family() {
     let gateway = Gateway::new();
@@ -689,6 +717,7 @@ async fn refresh_reuse_after_the_grace_revokes_the_family() {
     reply.refused(400, "invalid_grant");
 }
 
+/// Spec: F14
 #[tokio::test]
 async fn a_grace_of_zero_is_none() {
     let gateway = Gateway::with(|config| config.oauth.refresh_grace = Duration::ZERO);
@@ -699,6 +728,7 @@ async fn a_grace_of_zero_is_none() {
     assert!(gateway.live(&access).await.is_none());
 }
 
+/// Spec: F15, L11
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn fifty_concurrent_refreshes_of_one_token_agree() {
     let gateway = Arc::new(Gateway::new());
@@ -724,6 +754,7 @@ async fn fifty_concurrent_refreshes_of_one_token_agree() {
     assert!(gateway.metric("mcpgate_tokens_issued_total{grant=\"refresh_token\"} 2"));
 }
 
+/// Spec: F13
 #[tokio::test]
 async fn a_refresh_token_is_for_its_own_client() {
     let gateway = Gateway::new();
@@ -738,6 +769,7 @@ async fn a_refresh_token_is_for_its_own_client() {
     gateway.refresh(&own, &next).await.fine();
 }
 
+/// Spec: F4, F19
 #[tokio::test]
 async fn a_refresh_token_that_expired_or_never_was_is_an_invalid_grant() {
     let gateway = Gateway::new();
@@ -751,6 +783,7 @@ async fn a_refresh_token_that_expired_or_never_was_is_an_invalid_grant() {
     gateway.refresh(&client, &refresh).await.refused(400, "invalid_grant");
 }
 
+/// Spec: F15
 #[tokio::test]
 async fn a_retry_within_the_grace_survives_the_old_tokens_expiry() {
     let gateway = Gateway::new();
@@ -763,6 +796,7 @@ async fn a_retry_within_the_grace_survives_the_old_tokens_expiry() {
     assert_eq!(first.text_of("refresh_token"), again.text_of("refresh_token"));
 }
 
+/// Spec: F13, F19
 #[tokio::test]
 async fn no_rotation_prolongs_a_grant_beyond_its_end() {
     let gateway = Gateway::new();
@@ -782,6 +816,7 @@ async fn no_rotation_prolongs_a_grant_beyond_its_end() {
     assert!(gateway.live(&last.text_of("access_token")).await.is_none());
 }
 
+/// Spec: F16
 #[tokio::test]
 async fn a_refresh_may_narrow_the_scope_for_once_and_never_widen_it() {
     let gateway = Gateway::new();
@@ -802,6 +837,7 @@ async fn a_refresh_may_narrow_the_scope_for_once_and_never_widen_it() {
     assert_eq!(wide.text_of("scope"), "files:read files:write");
 }
 
+/// Spec: F17, I2
 #[tokio::test]
 async fn a_refresh_keeps_its_resource() {
     let gateway = Gateway::new();
@@ -825,6 +861,7 @@ async fn a_refresh_keeps_its_resource() {
     assert_eq!(live.grant.resource.as_str(), FILES);
 }
 
+/// Spec: F20
 #[tokio::test]
 async fn a_refresh_drops_scopes_that_the_person_may_no_longer_have() {
     let gateway = Gateway::new();
@@ -912,6 +949,7 @@ impl Family {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
+    /// Spec: F13, F14, F15, L9
     #[test]
     fn a_family_of_refresh_tokens_follows_its_model(steps in steps()) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -946,6 +984,7 @@ proptest! {
 
 // --- revocation
 
+/// Spec: G1, G2
 #[tokio::test]
 async fn revoking_a_refresh_token_ends_the_grant() {
     let gateway = Gateway::new();
@@ -965,6 +1004,7 @@ async fn revoking_a_refresh_token_ends_the_grant() {
     }
 }
 
+/// Spec: G2
 #[tokio::test]
 async fn revoking_an_access_token_leaves_the_refresh_token() {
     let gateway = Gateway::new();
@@ -982,6 +1022,7 @@ async fn revoking_an_access_token_leaves_the_refresh_token() {
     assert!(gateway.live(&reply.text_of("access_token")).await.is_some());
 }
 
+/// Spec: G1
 #[tokio::test]
 async fn revoking_what_is_not_ones_own_does_nothing_and_says_nothing() {
     let gateway = Gateway::new();
@@ -996,6 +1037,7 @@ async fn revoking_what_is_not_ones_own_does_nothing_and_says_nothing() {
     gateway.refresh(&own, &refresh).await.fine();
 }
 
+/// Spec: G1
 #[tokio::test]
 async fn revocation_wants_a_client_and_a_token() {
     let gateway = Gateway::new();
@@ -1026,6 +1068,7 @@ async fn revocation_wants_a_client_and_a_token() {
 // --- everywhere
 
 /// Clients in web pages must be able to read errors too.
+/// Spec: A15, G3, K17
 #[tokio::test]
 async fn every_answer_can_be_read_by_a_web_page() {
     let gateway = Gateway::new();
@@ -1068,6 +1111,7 @@ impl Write for Log {
     }
 }
 
+/// Spec: F22, L17
 #[tokio::test]
 async fn no_secret_reaches_the_log_and_every_refusal_does() {
     let log = Log::default();
@@ -1141,6 +1185,7 @@ async fn no_secret_reaches_the_log_and_every_refusal_does() {
     }
 }
 
+/// Spec: F3, H12
 #[tokio::test]
 async fn a_store_that_fails_lets_nothing_through() {
     let store = Arc::new(Memory::default());

@@ -29,16 +29,16 @@ pub struct EndpointLimit {
 
 /// Every endpoint that anybody can call without having shown who they are.
 pub const LIMITS: [EndpointLimit; 11] = [
-    requests("register", 60),
+    requests("register", 300),
     failures("client_configuration", 60),
-    requests("authorize", 300),
-    requests("login", 300),
+    requests("authorize", 600),
+    requests("login", 600),
     failures("token", 300),
     failures("revoke", 300),
     failures("introspect", 300),
     failures("userinfo", 300),
-    requests("par", 300),
-    requests("device_authorization", 60),
+    requests("par", 600),
+    requests("device_authorization", 120),
     failures("device", 10),
 ];
 

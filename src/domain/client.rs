@@ -159,6 +159,9 @@ pub struct ClientDisplay {
     /// RFC 7591 §2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub software_version: Option<String>,
+    /// The scopes that it named and that exist; what it gets is for its person to say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Scope>,
     /// OpenID Connect Registration §2: `web` or `native`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub application_type: Option<String>,

@@ -470,6 +470,7 @@ mod tests {
     }
 
     /// RFC 9700 §4.8.2: a verifier for a code that was asked for without a challenge is an attack on PKCE.
+    /// Spec: F8, L3
     #[test]
     fn a_verifier_without_a_challenge_is_refused() {
         let bare = AuthorizationCode {

@@ -261,6 +261,7 @@ mod tests {
         }
     }
 
+    /// Spec: F22
     #[test]
     fn debug_never_shows_the_secret() {
         let secret = Secret::generate(SecretKind::ClientSecret);
@@ -283,6 +284,7 @@ mod tests {
         assert_ne!(access.expose()[5..], next.expose()[5..]);
     }
 
+    /// Spec: F6, L21
     #[test]
     fn a_hash_survives_serialisation_and_recognises_its_secret() {
         let secret = Secret::generate(SecretKind::Session);

@@ -342,6 +342,7 @@ mod tests {
         vec![HostPattern::parse("*").unwrap()]
     }
 
+    /// Spec: C7
     #[test]
     fn what_real_clients_register_is_accepted() {
         for uri in [
@@ -359,6 +360,7 @@ mod tests {
         }
     }
 
+    /// Spec: C7
     #[test]
     fn what_could_carry_a_code_elsewhere_is_refused() {
         use InvalidRedirectUri as E;
@@ -423,6 +425,7 @@ mod tests {
         }
     }
 
+    /// Spec: D4, D5
     #[test]
     fn a_redirect_uri_matches_exactly_but_for_a_loopback_port() {
         let registered = |uri: &str| RedirectUri::parse(uri, &any()).unwrap();
@@ -463,6 +466,7 @@ mod tests {
         }
     }
 
+    /// Spec: D10, I3
     #[test]
     fn a_resource_has_one_canonical_form() {
         for (text, canonical) in [
@@ -501,6 +505,7 @@ mod tests {
             }
         }
 
+        /// Spec: D4
         #[test]
         fn no_redirect_uri_matches_another_host(host in "[a-z]{1,8}\\.[a-z]{2,4}", text in "[ -~]{0,60}") {
             let own = RedirectUri::parse(&format!("https://{host}/cb"), &any()).unwrap();
@@ -508,6 +513,7 @@ mod tests {
             prop_assert!(!own.matches(&text) || text == own.as_str());
         }
 
+        /// Spec: D5
         #[test]
         fn a_loopback_match_differs_in_the_port_alone(port in 1u16.., path in "(/[a-z0-9]{1,6}){0,3}") {
             let own = RedirectUri::parse(&format!("http://127.0.0.1{path}"), &any()).unwrap();

@@ -163,6 +163,7 @@ mod tests {
         text.parse().unwrap()
     }
 
+    /// Spec: E8, L13
     #[test]
     fn an_account_is_locked_after_five_failures_for_longer_and_longer() {
         let throttle = Throttle::new(1);
@@ -197,6 +198,7 @@ mod tests {
         assert_eq!(throttle.check(&ADA, address("10.0.0.2"), at(24 * 3600)), Ok(()));
     }
 
+    /// Spec: E8, L13
     #[test]
     fn an_address_has_twenty_failures_in_ten_minutes_whoever_it_tries() {
         let throttle = Throttle::new(1);

@@ -185,6 +185,7 @@ mod tests {
     }
 
     proptest! {
+        /// Spec: F5
         #[test]
         fn an_encoded_header_is_read_first(id in "[!-~]{1,30}", secret in "[^\\x00]{1,30}") {
             let readings = basic(&header(&format!("{}:{}", encode(&id), encode(&secret)))).unwrap();
@@ -192,6 +193,7 @@ mod tests {
             prop_assert_eq!(readings[0].secret.as_ref().unwrap().as_str(), secret.as_str());
         }
 
+        /// Spec: F5
         #[test]
         fn a_header_that_was_not_encoded_is_read_too(id in "[!-9;-~]{1,30}", secret in "[^\\x00]{1,30}") {
             let readings = basic(&header(&format!("{id}:{secret}"))).unwrap();

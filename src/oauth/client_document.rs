@@ -153,7 +153,7 @@ fn client(id: &ClientId, body: &[u8], config: &Config) -> Result<Client, OAuthEr
         grant_types,
         scope: None,
         name: Some(name.ok_or_else(|| metadata::invalid("it has no client_name"))?),
-        display: metadata::display(&document)?,
+        display: metadata::display(&document, config)?,
         id_token_algorithm: metadata::id_token_algorithm(&document)?,
         key_bound: metadata::key_bound(&document, config)?,
         permissions: Permissions::default(),

@@ -45,9 +45,8 @@ pub fn parameters(encoded: &[u8]) -> Option<Vec<(String, String)>> {
 #[must_use]
 pub fn registration(document: &Map<String, Value>, config: &Config) -> Option<Map<String, Value>> {
     let metadata = Metadata::read(document, config).ok()?;
-    let mut got = match json!(metadata.display) {
-        Value::Object(display) => display,
-        _ => return None,
+    let Value::Object(mut got) = json!(metadata.display) else {
+        return None;
     };
     got.insert("redirect_uris".to_owned(), json!(metadata.redirect_uris));
     got.insert(
@@ -56,7 +55,6 @@ pub fn registration(document: &Map<String, Value>, config: &Config) -> Option<Ma
     );
     let grants: Vec<_> = metadata.grant_types.iter().map(|grant| grant.as_str()).collect();
     got.insert("grant_types".to_owned(), json!(grants));
-    got.insert("scope".to_owned(), json!(metadata.scope.to_string()));
     got.insert("client_name".to_owned(), json!(metadata.name));
     got.insert("dpop_bound_access_tokens".to_owned(), json!(metadata.key_bound));
     Some(got)

@@ -60,7 +60,6 @@ fn read(at: &Endpoints, client: &Client, token: &Secret) -> Answer {
         client,
         secret: None,
         token,
-        scope: None,
     };
     registered.answer(at, StatusCode::OK)
 }
@@ -114,7 +113,6 @@ async fn replace(at: &Endpoints, call: &Call<'_>, client: Client, token: &Secret
         client: &replaced,
         secret: None,
         token,
-        scope: Some(&metadata.scope),
     };
     Ok(registered.answer(at, StatusCode::OK))
 }

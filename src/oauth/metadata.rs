@@ -31,7 +31,6 @@ pub(super) struct Metadata {
     pub(super) auth_method: ClientAuthMethod,
     pub(super) keys: Option<ClientKeys>,
     pub(super) grant_types: Vec<GrantType>,
-    pub(super) scope: Scope,
     pub(super) name: Option<String>,
     pub(super) display: ClientDisplay,
     pub(super) id_token_algorithm: Option<Algorithm>,
@@ -57,7 +56,7 @@ impl Metadata {
     pub(super) fn read(document: &Document, config: &Config) -> Result<Self, OAuthError> {
         let grant_types = grant_types(document, config)?;
         let redirect_uris = redirect_uris(document, config, &grant_types)?;
-        let display = display(document)?;
+        let display = display(document, config)?;
         response_types(document)?;
         let signs = text(document, "token_endpoint_auth_method")? == Some(ClientAuthMethod::PrivateKeyJwt.as_str());
         let keys = client_keys::read(document, config.public_url.loopback, signs)?.filter(|_| signs);
@@ -65,7 +64,6 @@ impl Metadata {
             auth_method: auth_method(document, &display, &redirect_uris, keys.is_some())?,
             keys,
             grant_types,
-            scope: scope(document, config)?,
             name: text(document, "client_name")?.and_then(for_display),
             redirect_uris,
             display,
@@ -189,7 +187,7 @@ fn scope(document: &Document, config: &Config) -> Result<Scope, OAuthError> {
         .collect())
 }
 
-pub(super) fn display(document: &Document) -> Result<ClientDisplay, OAuthError> {
+pub(super) fn display(document: &Document, config: &Config) -> Result<ClientDisplay, OAuthError> {
     let uri = |member| -> Result<_, OAuthError> {
         Ok(text(document, member)?
             .filter(|text| is_web_address(text))
@@ -207,6 +205,7 @@ pub(super) fn display(document: &Document) -> Result<ClientDisplay, OAuthError> 
             .filter_map(for_display)
             .take(MAX_CONTACTS)
             .collect(),
+        scope: Some(scope(document, config)?).filter(|scope| !scope.is_empty()),
         software_id: label("software_id")?,
         software_version: label("software_version")?,
         application_type: text(document, "application_type")?

@@ -17,7 +17,6 @@ use crate::domain::client::{
 };
 use crate::domain::error::{ErrorCode, OAuthError};
 use crate::domain::key::Algorithm;
-use crate::domain::scope::Scope;
 use crate::domain::secret::{Secret, SecretKind};
 use crate::domain::uri::RedirectUri;
 use crate::store::Registration;
@@ -51,8 +50,6 @@ struct ClientInformation<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     client_name: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    scope: Option<&'a Scope>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     id_token_signed_response_alg: Option<&'static str>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     dpop_bound_access_tokens: bool,
@@ -67,8 +64,6 @@ pub(super) struct Registered<'a> {
     pub(super) secret: Option<&'a Secret>,
     /// What it may change its registration with.
     pub(super) token: &'a Secret,
-    /// The scopes that it asked for and that exist.
-    pub(super) scope: Option<&'a Scope>,
 }
 
 /// Registers a client.
@@ -179,7 +174,6 @@ async fn handle(at: &Endpoints, call: &Call<'_>) -> Result<Answer, OAuthError> {
         client: &client,
         secret: secret.as_ref(),
         token: &token,
-        scope: Some(&metadata.scope),
     };
     Ok(registered.answer(at, StatusCode::CREATED))
 }
@@ -215,7 +209,6 @@ impl Registered<'_> {
                     &[]
                 },
                 client_name: client.name.as_deref(),
-                scope: self.scope.filter(|scope| !scope.is_empty()),
                 id_token_signed_response_alg: client.id_token_algorithm.map(Algorithm::as_str),
                 dpop_bound_access_tokens: client.key_bound,
                 display: &client.display,

@@ -13,6 +13,8 @@
 mod advertised;
 mod documents;
 mod edges;
+mod generations;
+mod guards;
 mod hostile;
 mod http1;
 mod person;
@@ -20,4 +22,5 @@ mod proxying;
 mod setup;
 #[path = "../support/site.rs"]
 mod site;
+mod step_up;
 mod stories;
