@@ -37,7 +37,7 @@ async fn a_client_with_a_document_uses_an_upstream_and_a_restart_signs_nobody_ou
     let directory = tempfile::TempDir::new().unwrap();
     let ca = directory.path().join("ca.pem");
     std::fs::write(&ca, &site.root_pem).unwrap();
-    let gateway = Gateway::start_with(|yaml| format!("{yaml}outbound: {{ ca: {:?} }}\n", ca)).await;
+    let gateway = Gateway::start_with(|yaml| format!("{yaml}outbound: {{ ca: {ca:?} }}\n")).await;
     let client = client(&id);
     let issued = tokens(&gateway, &client, "ada", "one").await;
     let reply = gateway.call("one", Some(&issued.access)).await;
