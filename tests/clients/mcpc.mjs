@@ -8,6 +8,7 @@ import { client } from './lib/places.mjs';
 import { start, temporaryDirectory } from './lib/processes.mjs';
 import { check, main, sleep, step } from './lib/report.mjs';
 
+const { CLIENT_DOCUMENT } = process.env;
 const GREETING = 'grüße, 世界';
 const SESSION = '@tested';
 const home = temporaryDirectory();
@@ -54,10 +55,10 @@ async function renewed(message) {
 await main(async () => {
   try {
     await step('login opens the browser, which leads to tokens', 40, async () => {
-      await mcpc('login', MCP_URL);
+      await mcpc('login', MCP_URL, ...(CLIENT_DOCUMENT ? ['--client-metadata-url', CLIENT_DOCUMENT] : []));
       desktop.checkOnce();
     });
-    console.log(`CLIENT ${kept().match(/mgc_[\w-]+/)?.[0]}`);
+    console.log(`CLIENT ${CLIENT_DOCUMENT ?? kept().match(/mgc_[\w-]+/)?.[0]}`);
     await step('connect starts a session', 60, () => connect());
     await step('tools/list names the tools of the server', 20, async () => {
       const tools = await mcpc(SESSION, 'tools-list');
