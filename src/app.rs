@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::{Config, StoreConfig};
 use crate::domain::clock::Clock;
+use crate::domain::rate::Rates;
 use crate::identity::Identity;
 use crate::oauth::Endpoints;
 use crate::oauth::dpop::Proofs;
@@ -117,6 +118,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Sta
         metrics: Arc::clone(&metrics),
         keyring: Keyring::default(),
         proofs: Proofs::new(store.signing_key("dpop").await?, clock.now()),
+        limits: Rates::new(),
         clock: Arc::clone(&clock),
         config,
     });

@@ -102,6 +102,7 @@ pub struct Metrics {
     decisions: IntCounterVec,
     tokens_issued: IntCounterVec,
     registrations: IntCounterVec,
+    limited: IntCounterVec,
     logins: IntCounterVec,
     open_streams: IntGaugeVec,
     store_operations: HistogramVec,
@@ -264,6 +265,11 @@ impl Metrics {
             overhead,
             decisions: counter("auth_decisions_total", "Access decisions.", &["upstream", "decision"])?,
             tokens_issued: counter("tokens_issued_total", "Access tokens issued.", &["grant"])?,
+            limited: counter(
+                "limited_requests_total",
+                "Requests to endpoints that were answered 429, because their address had used up its allowance.",
+                &["endpoint"],
+            )?,
             registrations: counter("registrations_total", "Clients that became known.", &["kind"])?,
             logins: counter("logins_total", "Sign-ins.", &["provider", "outcome"])?,
             open_streams,
@@ -304,6 +310,11 @@ impl Metrics {
     /// Counts a registration; `kind` is `dynamic` or `refused`.
     pub fn registration(&self, kind: &'static str) {
         self.registrations.with_label_values(&[kind]).inc();
+    }
+
+    /// Counts a request to an endpoint that was one too many.
+    pub fn limited(&self, endpoint: &'static str) {
+        self.limited.with_label_values(&[endpoint]).inc();
     }
 
     /// Counts a sign-in; `provider` is `builtin` or a configured provider's id.

@@ -24,6 +24,7 @@ const PRIVATE: &str = "cursor://anysphere.cursor-mcp/oauth/callback";
 
 // --- the whole way
 
+/// Spec: D1, D8, D9, D16, E1, E12, L5
 #[tokio::test]
 async fn a_person_signs_in_and_allows_and_the_app_gets_its_code() {
     let people = People::new();
@@ -54,6 +55,7 @@ async fn a_person_signs_in_and_allows_and_the_app_gets_its_code() {
     assert!(people.metric("mcpgate_logins_total{outcome=\"success\",provider=\"builtin\"} 1"));
 }
 
+/// Spec: D1
 #[tokio::test]
 async fn a_posted_request_is_as_good_as_a_query() {
     let people = People::new();
@@ -83,6 +85,7 @@ async fn an_endpoint_prefix_is_kept_on_the_way() {
 
 // --- errors that are shown
 
+/// Spec: D3, L4
 #[tokio::test]
 async fn an_unknown_client_is_told_what_to_do_and_never_redirected() {
     let people = People::new();
@@ -99,6 +102,7 @@ async fn an_unknown_client_is_told_what_to_do_and_never_redirected() {
         .page(400, "invalid_request");
 }
 
+/// Spec: D3
 #[tokio::test]
 async fn programs_hear_of_an_unknown_client_in_json() {
     let people = People::new();
@@ -111,6 +115,7 @@ async fn programs_hear_of_an_unknown_client_in_json() {
     reply.refused(400, "invalid_client");
 }
 
+/// Spec: D3, D4, L4
 #[tokio::test]
 async fn unregistered_redirect_uri_is_rendered_not_redirected() {
     let people = People::new();
@@ -146,6 +151,7 @@ async fn unregistered_redirect_uri_is_rendered_not_redirected() {
     }
 }
 
+/// Spec: D4
 #[tokio::test]
 async fn redirect_uri_may_be_missing_only_where_one_is_registered() {
     let people = People::new();
@@ -158,6 +164,7 @@ async fn redirect_uri_may_be_missing_only_where_one_is_registered() {
     assert!(done.location().starts_with(WEB));
 }
 
+/// Spec: D9, D16, L1
 #[tokio::test]
 async fn a_redirect_uri_keeps_its_query_and_cannot_bring_a_parameter_of_the_answer() {
     let people = People::with(|config| {
@@ -193,6 +200,7 @@ async fn a_redirect_uri_keeps_its_query_and_cannot_bring_a_parameter_of_the_answ
     people.browser().get(&odd).await.page(400, "invalid_request");
 }
 
+/// Spec: D2, L4
 #[tokio::test]
 async fn what_could_be_read_in_two_ways_is_shown_and_not_redirected() {
     let people = People::new();
@@ -212,6 +220,7 @@ async fn what_could_be_read_in_two_ways_is_shown_and_not_redirected() {
 
 // --- errors that are sent to the app
 
+/// Spec: D2, D6, D10, D17
 #[tokio::test]
 async fn what_is_wrong_with_a_request_is_told_to_its_client() {
     let people = People::new();
@@ -249,6 +258,7 @@ async fn what_is_wrong_with_a_request_is_told_to_its_client() {
     people.browser().get(&target).await.refused(WEB, "invalid_target");
 }
 
+/// Spec: D7, L2, L3
 #[tokio::test]
 async fn plain_pkce_is_refused() {
     let people = People::with(|config| config.oauth.require_pkce = false);
@@ -263,6 +273,7 @@ async fn plain_pkce_is_refused() {
     }
 }
 
+/// Spec: D7
 #[tokio::test]
 async fn only_a_confidential_client_goes_without_pkce_and_only_where_it_may() {
     let none = [("code_challenge", ""), ("code_challenge_method", "")];
@@ -282,6 +293,7 @@ async fn only_a_confidential_client_goes_without_pkce_and_only_where_it_may() {
         .refused(WEB, "invalid_request");
 }
 
+/// Spec: C15
 #[tokio::test]
 async fn a_client_that_did_not_register_for_codes_gets_none() {
     let people = People::with(|config| {
@@ -296,6 +308,7 @@ async fn a_client_that_did_not_register_for_codes_gets_none() {
         .refused(WEB, "unauthorized_client");
 }
 
+/// Spec: A8, D9, L1
 #[tokio::test]
 async fn every_redirect_carries_exactly_one_iss_unless_it_is_turned_off() {
     let people = People::new();
@@ -311,6 +324,7 @@ async fn every_redirect_carries_exactly_one_iss_unless_it_is_turned_off() {
     assert_eq!(people.browser().get(&web(&[("scope", "ä")])).await.answer("iss"), None);
 }
 
+/// Spec: D8, L2
 #[tokio::test]
 async fn state_is_echoed_byte_for_byte_and_only_if_it_came() {
     let people = People::new();
@@ -327,6 +341,7 @@ async fn state_is_echoed_byte_for_byte_and_only_if_it_came() {
 
 // --- resource and scope
 
+/// Spec: D10, I3
 #[tokio::test]
 async fn a_resource_is_compared_in_canonical_form() {
     let people = People::new();
@@ -346,6 +361,7 @@ async fn a_resource_is_compared_in_canonical_form() {
     assert_eq!(people.code(&done).await.resource.as_str(), FILES);
 }
 
+/// Spec: D11, D12
 #[tokio::test]
 async fn without_a_resource_the_root_s_is_meant_if_there_is_one() {
     let people = People::with(|config| config.oauth.root_resource = RootResource::Named("notes".to_owned()));
@@ -361,6 +377,7 @@ async fn without_a_resource_the_root_s_is_meant_if_there_is_one() {
     assert_eq!(people.code(&done).await.resource.as_str(), FILES);
 }
 
+/// Spec: D13, D14, L23
 #[tokio::test]
 async fn unknown_scopes_are_dropped_and_missing_ones_mean_the_default() {
     let people = People::new();
@@ -384,6 +401,7 @@ async fn unknown_scopes_are_dropped_and_missing_ones_mean_the_default() {
     assert_eq!(people.code(&done).await.scope.to_string(), "openid");
 }
 
+/// Spec: B5, D13
 #[tokio::test]
 async fn offline_access_can_be_asked_for_even_where_it_is_not_listed() {
     let people = People::with(|config| config.oauth.scopes = "openid".parse().unwrap());
@@ -394,6 +412,7 @@ async fn offline_access_can_be_asked_for_even_where_it_is_not_listed() {
     assert_eq!(people.code(&done).await.scope.to_string(), "files:read offline_access");
 }
 
+/// Spec: C28
 #[tokio::test]
 async fn a_configured_client_gets_no_scope_that_it_is_not_configured_for() {
     let people = People::with(|config| {
@@ -407,6 +426,7 @@ async fn a_configured_client_gets_no_scope_that_it_is_not_configured_for() {
     assert_eq!(people.code(&done).await.scope.to_string(), "files:read offline_access");
 }
 
+/// Spec: D13, I4
 #[tokio::test]
 async fn a_scope_of_a_group_goes_to_its_members_alone() {
     let people = People::new();
@@ -448,6 +468,7 @@ async fn an_account_without_a_scope_that_the_server_needs_is_turned_away_and_can
 
 // --- the browser
 
+/// Spec: D21, L2
 #[tokio::test]
 async fn the_request_is_worth_nothing_in_another_browser() {
     let people = People::new();
@@ -477,6 +498,7 @@ async fn the_request_is_worth_nothing_in_another_browser() {
     people.code(&own.decide(&consent, "approve").await).await;
 }
 
+/// Spec: D21
 #[tokio::test]
 async fn the_login_prompt_cookie_is_signed_and_lives_ten_minutes() {
     let people = People::new();
@@ -513,6 +535,7 @@ async fn the_login_prompt_cookie_is_signed_and_lives_ten_minutes() {
     browser.get(&target).await.asks_for_password();
 }
 
+/// Spec: D21
 #[tokio::test]
 async fn two_tabs_do_not_end_each_other() {
     let people = People::new();
@@ -526,6 +549,7 @@ async fn two_tabs_do_not_end_each_other() {
     assert_eq!(people.code(&done).await.resource.as_str(), NOTES);
 }
 
+/// Spec: D21
 #[tokio::test]
 async fn an_unfinished_authorization_lapses_after_ten_minutes() {
     let people = People::new();
@@ -542,6 +566,7 @@ async fn an_unfinished_authorization_lapses_after_ten_minutes() {
     browser.fill_in(&login, "/login", &add).await.page(400, "request_over");
 }
 
+/// Spec: D18, D21
 #[tokio::test]
 async fn an_answered_request_is_over() {
     let people = People::new();
@@ -569,6 +594,7 @@ async fn pages_opened_by_themselves_say_where_to_start() {
 
 // --- forms
 
+/// Spec: E3
 #[tokio::test]
 async fn login_without_csrf_token_changes_nothing() {
     let people = People::new();
@@ -586,6 +612,7 @@ async fn login_without_csrf_token_changes_nothing() {
     assert!(!people.metric("mcpgate_logins_total{outcome=\"success\",provider=\"builtin\"} 1"));
 }
 
+/// Spec: E3
 #[tokio::test]
 async fn consent_without_csrf_token_changes_nothing() {
     let people = People::new();
@@ -630,6 +657,7 @@ async fn hidden_inputs_of_the_consent_page_do_not_collide() {
     people.code(&browser.post("/consent", &pairs).await).await;
 }
 
+/// Spec: E3
 #[tokio::test]
 async fn a_consent_page_is_worth_nothing_for_the_next_person() {
     let people = People::new();
@@ -640,6 +668,7 @@ async fn a_consent_page_is_worth_nothing_for_the_next_person() {
     browser.decide(&consent, "approve").await.page(403, "stale_form");
 }
 
+/// Spec: E3
 #[tokio::test]
 async fn a_form_from_another_site_changes_nothing() {
     let people = People::new();
@@ -691,6 +720,7 @@ async fn a_form_of_another_type_or_too_odd_is_refused() {
 
 // --- sign-in
 
+/// Spec: E8
 #[tokio::test]
 async fn a_wrong_password_and_an_unknown_name_look_the_same() {
     let people = People::new();
@@ -720,6 +750,7 @@ async fn a_wrong_password_and_an_unknown_name_look_the_same() {
     assert!(people.metric("mcpgate_logins_total{outcome=\"failure\",provider=\"builtin\"} 2"));
 }
 
+/// Spec: E6
 #[tokio::test]
 async fn session_id_changes_at_sign_in_and_the_old_one_ends() {
     let people = People::new();
@@ -751,17 +782,37 @@ async fn session_id_changes_at_sign_in_and_the_old_one_ends() {
     browser.open(&web(&[])).await.asks_for_consent();
 }
 
+/// Spec: E6
 #[tokio::test]
-async fn a_session_ends_after_twelve_hours() {
+async fn a_session_ends_after_twelve_hours_however_often_it_is_used() {
     let people = People::new();
     let mut browser = people.browser();
     browser.sign_in(&web(&[]), "ada").await;
-    people.gateway.later(12 * 3600 - 1);
+    for _ in 0..11 {
+        people.gateway.later(3600);
+        browser.open(&web(&[])).await.asks_for_consent();
+    }
+    people.gateway.later(3599);
     browser.open(&web(&[])).await.asks_for_consent();
     people.gateway.later(1);
     browser.open(&web(&[])).await.asks_for_password();
 }
 
+/// Spec: E6
+#[tokio::test]
+async fn a_session_ends_when_it_was_not_used_for_two_hours() {
+    let people = People::new();
+    let mut browser = people.browser();
+    browser.sign_in(&web(&[]), "ada").await;
+    for _ in 0..2 {
+        people.gateway.later(2 * 3600 - 1);
+        browser.open(&web(&[])).await.asks_for_consent();
+    }
+    people.gateway.later(2 * 3600);
+    browser.open(&web(&[])).await.asks_for_password();
+}
+
+/// Spec: E6, L12
 #[tokio::test]
 async fn on_a_loopback_address_cookies_go_without_https() {
     let people = People::with(|config| {
@@ -776,6 +827,7 @@ async fn on_a_loopback_address_cookies_go_without_https() {
     assert_eq!(page.header("strict-transport-security"), None);
 }
 
+/// Spec: E8, L13
 #[tokio::test]
 async fn an_account_is_locked_after_five_failures_whatever_the_password() {
     let people = People::new();
@@ -802,6 +854,7 @@ async fn an_account_is_locked_after_five_failures_whatever_the_password() {
     assert_eq!(browser.fill_in(&login, "/login", &right).await.status, 303);
 }
 
+/// Spec: E8
 #[tokio::test]
 async fn a_name_that_nobody_has_is_locked_as_well() {
     let people = People::new();
@@ -814,6 +867,7 @@ async fn a_name_that_nobody_has_is_locked_as_well() {
     assert_eq!(browser.fill_in(&login, "/login", &add).await.status, 429);
 }
 
+/// Spec: E8, L13
 #[tokio::test]
 async fn an_address_is_locked_after_twenty_failures_whoever_it_tries() {
     let people = People::new();
@@ -832,6 +886,7 @@ async fn an_address_is_locked_after_twenty_failures_whoever_it_tries() {
 
 // --- consent
 
+/// Spec: D8, D17, E2
 #[tokio::test]
 async fn deny_returns_access_denied_with_state() {
     let people = People::new();
@@ -842,6 +897,7 @@ async fn deny_returns_access_denied_with_state() {
     browser.open(&web(&[])).await.asks_for_consent();
 }
 
+/// Spec: E7
 #[tokio::test]
 async fn remembered_consent_goes_straight_to_the_app() {
     let people = People::new();
@@ -856,6 +912,7 @@ async fn remembered_consent_goes_straight_to_the_app() {
     people.code(&done).await;
 }
 
+/// Spec: E7
 #[tokio::test]
 async fn a_new_scope_asks_again() {
     let people = People::new();
@@ -871,6 +928,7 @@ async fn a_new_scope_asks_again() {
     people.code(&browser.get(&more).await).await;
 }
 
+/// Spec: E1, E7, I4
 #[tokio::test]
 async fn consent_is_for_one_person_client_redirect_uri_and_resource() {
     let people = People::new();
@@ -893,6 +951,7 @@ async fn consent_is_for_one_person_client_redirect_uri_and_resource() {
     people.browser().sign_in(&first, "root").await.asks_for_consent();
 }
 
+/// Spec: E7
 #[tokio::test]
 async fn public_loopback_clients_are_always_asked() {
     let people = People::new();
@@ -923,6 +982,7 @@ async fn public_loopback_clients_are_always_asked() {
     }
 }
 
+/// Spec: D15
 #[tokio::test]
 async fn prompt_login_and_prompt_consent_are_honoured() {
     let people = People::new();
@@ -943,6 +1003,7 @@ async fn prompt_login_and_prompt_consent_are_honoured() {
     browser.sign_in_with(&login, "ada", PASSWORD).await.asks_for_consent();
 }
 
+/// Spec: E2
 #[tokio::test]
 async fn the_consent_page_says_who_asks_for_what_and_where_the_answer_goes() {
     let people = People::new();
@@ -971,6 +1032,7 @@ async fn the_consent_page_says_who_asks_for_what_and_where_the_answer_goes() {
     assert!(page.text.contains(PRIVATE) && page.text.contains("role=\"note\""));
 }
 
+/// Spec: C14, L19
 #[tokio::test]
 async fn hostile_client_names_are_text() {
     let people = People::with(|config| {
@@ -998,6 +1060,7 @@ async fn hostile_client_names_are_text() {
 
 // --- every page
 
+/// Spec: D1, D19, E4, E5, L6, L7
 #[tokio::test]
 async fn every_page_is_kept_from_frames_caches_and_scripts() {
     let people = People::new();
@@ -1040,6 +1103,7 @@ async fn every_page_is_kept_from_frames_caches_and_scripts() {
 
 // --- sign-out
 
+/// Spec: E10
 #[tokio::test]
 async fn signing_out_ends_the_session_and_takes_a_form_of_ours() {
     let people = People::new();
@@ -1081,6 +1145,7 @@ async fn another_account_can_be_used_for_the_same_request() {
     assert_eq!(people.code(&done).await.subject, Subject::of_username("root").unwrap());
 }
 
+/// Spec: E11, L4
 #[tokio::test]
 async fn no_parameter_leads_anywhere_else() {
     let people = People::new();
@@ -1106,6 +1171,7 @@ async fn no_parameter_leads_anywhere_else() {
 
 // --- a store that fails
 
+/// Spec: D17
 #[tokio::test]
 async fn a_store_that_fails_opens_no_door() {
     let people = People::new();

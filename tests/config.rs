@@ -124,6 +124,7 @@ fn the_example_shows_the_defaults() {
     // What has no default is an example and is switched off; everything else has to be written out.
     let examples = [
         "listen[].",
+        "oauth.registration.initial_access_tokens[].",
         "oauth.clients[].",
         "oauth.trusted_issuers[].",
         "scopes[].",
@@ -155,9 +156,14 @@ fn the_example_has_every_key_and_no_other() {
         "the secret of the nightly job\n",
     )
     .unwrap();
+    std::fs::write(
+        directory.path().join("secrets/registration"),
+        "a token for registration\n",
+    )
+    .unwrap();
     std::fs::write(directory.path().join("keys.json"), "{\"keys\": []}").unwrap();
     let environment = |name: &str| {
-        ["CI_RUNNER_SECRET", "EVERYTHING_KEY"]
+        ["CI_RUNNER_SECRET", "EVERYTHING_KEY", "REGISTRATION_TOKEN"]
             .contains(&name)
             .then(|| format!("the value of {name}"))
     };
@@ -177,6 +183,9 @@ fn the_example_has_every_key_and_no_other() {
             .unwrap()
             .matches("the secret of the nightly job")
     );
+    let tokens = &config.oauth.initial_access_tokens;
+    assert!(tokens[0].matches("the value of REGISTRATION_TOKEN") && tokens[1].matches("a token for registration"));
+    assert_eq!(config.scopes[0].implies.to_string(), "profile");
     let upstream = &config.upstreams[0];
     assert_eq!(
         upstream.resource.as_str(),
@@ -277,6 +286,7 @@ fn the_smallest_file_has_the_defaults_of_the_contract() {
     assert_eq!(upstream.limits.requests_per_minute, None);
 }
 
+/// Spec: A2, A13, L12
 #[test]
 fn a_public_url_is_canonical() {
     for (text, origin, loopback) in [
@@ -399,6 +409,7 @@ scopes:
     assert_eq!(config.scopes[1].groups, None);
 }
 
+/// Spec: B6a
 #[test]
 fn a_host_of_its_own_makes_the_resource() {
     for (public, host, stored, resource) in [
@@ -461,6 +472,7 @@ fn sections_without_a_value_are_as_good_as_none() {
     with("listen:\nadmin:\nstore:\n  sled:\noauth:\n  clients:\n  registration:\nscopes: ~");
 }
 
+/// Spec: L14
 #[test]
 fn no_secret_is_printed() {
     let config = with(
@@ -666,6 +678,7 @@ const WRONG: &[(&str, &str, usize, &str)] = &[
     ("    limits: { requests_per_minute: 1.5 }", "upstreams[0].limits.requests_per_minute", 9, "whole number from 1"),
 ];
 
+/// Spec: B12
 #[test]
 fn each_wrong_line_is_one_problem_with_its_place() {
     assert!(WRONG.len() > 60);
@@ -1019,5 +1032,102 @@ proptest! {
         } else {
             prop_assert!(text.is_empty() || name == "auto" || name == "none");
         }
+    }
+}
+
+// === limits, registration, and scopes that imply others
+
+/// Spec: L13
+#[test]
+fn limits_of_endpoints_have_defaults_and_can_be_moved_or_turned_off() {
+    let config = with("oauth: { limits: { register: 5, token: none } }");
+    let limits = config.oauth.limits;
+    assert_eq!(limits.of("register").map(|(_, _, n)| n), Some(5));
+    assert!(limits.of("token").is_none());
+    for row in config::LIMITS {
+        if !matches!(row.endpoint, "register" | "token") {
+            assert_eq!(limits.of(row.endpoint).map(|(_, _, n)| n), Some(row.per_minute));
+        }
+    }
+    for (wrong, path) in [
+        ("limits: { register: 0 }", "oauth.limits.register"),
+        ("limits: { register: off }", "oauth.limits.register"),
+        ("limits: { par: 1.5 }", "oauth.limits.par"),
+        ("limits: { consent: 5 }", "oauth.limits.consent"),
+        ("limits: none", "oauth.limits"),
+    ] {
+        let found = problems(&format!("{}oauth: {{ {wrong} }}\n", base()));
+        assert_eq!(found.len(), 1, "{wrong}: {found:?}");
+        assert_eq!(found[0].0, path, "{wrong}");
+    }
+}
+
+/// Spec: C7, C12
+#[test]
+fn registration_takes_tokens_and_schemes() {
+    let config = with(
+        "oauth: { registration: { initial_access_tokens: [0123456789abcdef], allowed_redirect_schemes: [acme, com.example] } }",
+    );
+    assert!(config.oauth.initial_access_tokens[0].matches("0123456789abcdef"));
+    assert!(!format!("{config:?}").contains("0123456789abcdef"));
+    assert_eq!(config.oauth.allowed_redirect_schemes, ["acme", "com.example"]);
+    for (wrong, path) in [
+        ("initial_access_tokens: []", "oauth.registration.initial_access_tokens"),
+        (
+            "initial_access_tokens: [short]",
+            "oauth.registration.initial_access_tokens[0]",
+        ),
+        (
+            "allowed_redirect_schemes: [javascript]",
+            "oauth.registration.allowed_redirect_schemes[0]",
+        ),
+        (
+            "allowed_redirect_schemes: [acme, https]",
+            "oauth.registration.allowed_redirect_schemes[1]",
+        ),
+        (
+            "allowed_redirect_schemes: ['cursor://']",
+            "oauth.registration.allowed_redirect_schemes[0]",
+        ),
+        (
+            "allowed_redirect_schemes: [Cursor]",
+            "oauth.registration.allowed_redirect_schemes[0]",
+        ),
+    ] {
+        let found = problems(&format!("{}oauth: {{ registration: {{ {wrong} }} }}\n", base()));
+        assert_eq!(found.len(), 1, "{wrong}: {found:?}");
+        assert_eq!(found[0].0, path, "{wrong}");
+    }
+}
+
+/// Spec: H6
+#[test]
+fn scopes_imply_others_and_those_others_again() {
+    let config = with(
+        "scopes:\n- { name: all, implies: [write, share] }\n- { name: write, implies: read }\n- { name: read }\n- { name: share }",
+    );
+    let implied = |name: &str| {
+        let scope = name.parse().unwrap();
+        config.with_implied(&scope).sorted().to_string()
+    };
+    assert_eq!(implied("all"), "all read share write");
+    assert_eq!(implied("write"), "read write");
+    assert_eq!(implied("read"), "read");
+    assert_eq!(implied("share write"), "read share write");
+    assert!(config.covers(&"all".parse().unwrap(), &"read share".parse().unwrap()));
+    assert!(!config.covers(&"write".parse().unwrap(), &"share".parse().unwrap()));
+
+    for (wrong, paths) in [
+        ("- { name: a, implies: [a] }", vec!["scopes[0].name"]),
+        (
+            "- { name: a, implies: [b] }\n- { name: b, implies: [c] }\n- { name: c, implies: [a] }",
+            vec!["scopes[0].name", "scopes[1].name", "scopes[2].name"],
+        ),
+        ("- { name: a, implies: [nothing] }", vec!["scopes[0].implies[0]"]),
+        ("- { name: a, implies: 7 }", vec!["scopes[0].implies"]),
+    ] {
+        let found = problems(&format!("{}scopes:\n{wrong}\n", base()));
+        let found: Vec<&str> = found.iter().map(|(path, ..)| path.as_str()).collect();
+        assert_eq!(found, paths, "{wrong}");
     }
 }

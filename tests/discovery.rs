@@ -18,6 +18,7 @@ const SERVER: &str = "/.well-known/oauth-authorization-server";
 const OPENID: &str = "/.well-known/openid-configuration";
 const RESOURCE: &str = "/.well-known/oauth-protected-resource";
 
+/// Spec: A1, A2, A3, A4, A5, A6, A7, A8, A9, A12, A13
 #[tokio::test]
 async fn the_server_says_what_it_can_do_and_nothing_else() {
     let gateway = Gateway::new();
@@ -138,6 +139,7 @@ async fn what_is_turned_on_or_off_is_announced_or_not() {
     );
 }
 
+/// Spec: A5, A7, A8
 #[tokio::test]
 async fn what_is_turned_off_is_not_announced() {
     let gateway = Gateway::with(|config| {
@@ -162,6 +164,7 @@ async fn what_is_turned_off_is_not_announced() {
     }
 }
 
+/// Spec: A10
 #[tokio::test]
 async fn the_server_s_document_is_found_under_every_upstream_and_nowhere_else() {
     let gateway = Gateway::new();
@@ -210,6 +213,7 @@ async fn a_reserved_path_is_not_found_by_any_method() {
     }
 }
 
+/// Spec: B1, B2, B3, B4, B8
 #[tokio::test]
 async fn each_upstream_has_a_document_of_its_own() {
     let gateway = Gateway::new();
@@ -239,6 +243,7 @@ async fn each_upstream_has_a_document_of_its_own() {
     assert_eq!(slash["resource"], "https://gw.example/notes/");
 }
 
+/// Spec: B9
 #[tokio::test]
 async fn an_unknown_upstream_has_no_document() {
     let gateway = Gateway::new();
@@ -260,6 +265,7 @@ async fn an_unknown_upstream_has_no_document() {
     }
 }
 
+/// Spec: B5
 #[tokio::test]
 async fn offline_access_is_no_business_of_a_resource() {
     let gateway = Gateway::with(|config| {
@@ -269,6 +275,7 @@ async fn offline_access_is_no_business_of_a_resource() {
     assert_eq!(notes["scopes_supported"], json!(["notes"]));
 }
 
+/// Spec: B6
 #[tokio::test]
 async fn the_path_less_document_is_the_only_upstream_s_or_the_named_one_s() {
     let several = Gateway::new();
@@ -286,6 +293,7 @@ async fn the_path_less_document_is_the_only_upstream_s_or_the_named_one_s() {
     assert_eq!(named.get(RESOURCE).await.fine().json()["resource"], NOTES);
 }
 
+/// Spec: B6, B6a
 #[tokio::test]
 async fn the_path_less_document_of_an_upstream_with_a_host_is_served_there_alone() {
     for root in [RootResource::Auto, RootResource::Named("files".to_owned())] {
@@ -301,6 +309,7 @@ async fn the_path_less_document_of_an_upstream_with_a_host_is_served_there_alone
     }
 }
 
+/// Spec: B2
 #[tokio::test]
 async fn an_upstream_at_the_root_is_known_by_the_bare_origin() {
     let gateway = Gateway::with(|config| {
@@ -314,6 +323,7 @@ async fn an_upstream_at_the_root_is_known_by_the_bare_origin() {
     );
 }
 
+/// Spec: B6a, B9
 #[tokio::test]
 async fn an_upstream_with_a_host_is_described_there_alone() {
     let on_tools = "https://tools.example/files/mcp";
@@ -354,6 +364,7 @@ async fn an_upstream_with_a_host_is_described_there_alone() {
     );
 }
 
+/// Spec: A17
 #[tokio::test]
 async fn head_is_answered_and_other_methods_are_not() {
     let gateway = Gateway::new();

@@ -40,6 +40,7 @@ fn robot(grants: &[GrantType]) -> Client {
         id: ClientId::parse(ROBOT).unwrap(),
         origin: ClientOrigin::Configured,
         secret: Some(SecretHash::of(SECRET)),
+        registration_token: None,
         auth_method: None,
         redirect_uris: vec![RedirectUri::parse(REDIRECT, &[]).unwrap()],
         grant_types: grants.to_vec(),
@@ -126,6 +127,7 @@ async fn a_client_gets_no_more_than_the_file_says() {
             name: "files:secret".parse().unwrap(),
             description: None,
             groups: Some(vec!["admins".to_owned()]),
+            implies: mcpgate::domain::scope::Scope::empty(),
         });
         client.permissions.upstreams = Some(vec!["files".to_owned()]);
     };

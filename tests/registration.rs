@@ -12,10 +12,11 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::Request;
+use mcpgate::domain::secret::{Secret, SecretHash, SecretKind};
 use mcpgate::domain::uri::HostPattern;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use support::endpoints::{Gateway, REDIRECT, config};
+use support::endpoints::{Gateway, REDIRECT, Reply, config};
 use support::memory::Memory;
 
 fn with(more: &Value) -> Value {
@@ -26,6 +27,7 @@ fn with(more: &Value) -> Value {
     document
 }
 
+/// Spec: C1, C2, C3, C13
 #[tokio::test]
 async fn the_least_document_gets_the_defaults_of_the_rfc() {
     let gateway = Gateway::new();
@@ -42,7 +44,7 @@ async fn the_least_document_gets_the_defaults_of_the_rfc() {
     assert_eq!(answer["redirect_uris"], json!([REDIRECT]));
     assert_eq!(answer["client_id_issued_at"], 1_800_000_000);
     assert_eq!(answer["client_secret_expires_at"], 0);
-    assert_eq!(answer.as_object().unwrap().len(), 8, "{answer}");
+    assert_eq!(answer.as_object().unwrap().len(), 10, "{answer}");
     let id = reply.text_of("client_id");
     assert!(!id.starts_with("https://"));
     let secret = reply.text_of("client_secret");
@@ -52,6 +54,7 @@ async fn the_least_document_gets_the_defaults_of_the_rfc() {
     assert!(gateway.metric("mcpgate_registrations_total{kind=\"dynamic\"} 1"));
 }
 
+/// Spec: C2
 #[tokio::test]
 async fn a_public_client_gets_no_secret() {
     let gateway = Gateway::new();
@@ -63,6 +66,7 @@ async fn a_public_client_gets_no_secret() {
     assert!(gateway.client(&reply.text_of("client_id")).await.secret.is_none());
 }
 
+/// Spec: C11
 #[tokio::test]
 async fn two_registrations_are_two_clients() {
     let gateway = Gateway::new();
@@ -72,6 +76,7 @@ async fn two_registrations_are_two_clients() {
     assert_ne!(first.text_of("client_secret"), second.text_of("client_secret"));
 }
 
+/// Spec: C1
 #[tokio::test]
 async fn everything_that_is_understood_is_handed_back() {
     let gateway = Gateway::new();
@@ -107,12 +112,13 @@ async fn everything_that_is_understood_is_handed_back() {
     }
     assert_eq!(
         answer.as_object().unwrap().len(),
-        understood.as_object().unwrap().len() + 4
+        understood.as_object().unwrap().len() + 6
     );
     assert_ne!(answer["client_id"], "mine");
     assert_ne!(answer["client_secret"], "mine");
 }
 
+/// Spec: A12, C3
 #[tokio::test]
 async fn null_is_absent_and_never_comes_back() {
     let gateway = Gateway::new();
@@ -136,12 +142,13 @@ async fn null_is_absent_and_never_comes_back() {
         .map(|member| ((*member).to_owned(), Value::Null))
         .collect();
     let answer = gateway.register(&with(&Value::Object(nulls))).await.fine();
-    assert_eq!(answer.json().as_object().unwrap().len(), 8, "{}", answer.text);
+    assert_eq!(answer.json().as_object().unwrap().len(), 10, "{}", answer.text);
     let empty = with(&json!({ "client_name": "", "scope": "", "contacts": [], "client_uri": "" }));
     let answer = gateway.register(&empty).await.fine();
-    assert_eq!(answer.json().as_object().unwrap().len(), 8, "{}", answer.text);
+    assert_eq!(answer.json().as_object().unwrap().len(), 10, "{}", answer.text);
 }
 
+/// Spec: C5, C6
 #[tokio::test]
 async fn what_is_not_supported_is_left_out_or_replaced() {
     let gateway = Gateway::new();
@@ -191,6 +198,7 @@ async fn a_registered_scope_does_not_bind() {
     assert_eq!(gateway.client(&reply.text_of("client_id")).await.scope, None);
 }
 
+/// Spec: C8
 #[tokio::test]
 async fn one_bad_redirect_uri_does_not_cost_the_good_ones() {
     let gateway = Gateway::with(|config| {
@@ -210,6 +218,7 @@ async fn one_bad_redirect_uri_does_not_cost_the_good_ones() {
     assert_eq!(answer["redirect_uris"], accepted);
 }
 
+/// Spec: C4, C7
 #[tokio::test]
 async fn redirect_uris_that_could_carry_a_code_elsewhere_are_refused() {
     let gateway = Gateway::new();
@@ -243,6 +252,7 @@ async fn redirect_uris_that_could_carry_a_code_elsewhere_are_refused() {
     assert!(gateway.metric("mcpgate_registrations_total{kind=\"refused\"} 17"));
 }
 
+/// Spec: C4
 #[tokio::test]
 async fn metadata_of_the_wrong_kind_is_refused_by_name() {
     let gateway = Gateway::new();
@@ -269,6 +279,7 @@ async fn metadata_of_the_wrong_kind_is_refused_by_name() {
     }
 }
 
+/// Spec: C4, C9
 #[tokio::test]
 async fn only_a_small_json_object_is_read() {
     let gateway = Gateway::new();
@@ -313,6 +324,7 @@ async fn only_a_small_json_object_is_read() {
     gateway.get("/register").await.refused(405, "invalid_request");
 }
 
+/// Spec: C14
 #[tokio::test]
 async fn what_people_will_see_is_cut_and_cleaned() {
     let gateway = Gateway::new();
@@ -344,6 +356,7 @@ async fn what_people_will_see_is_cut_and_cleaned() {
     assert_eq!(gateway.client(&reply.text_of("client_id")).await.name, Some(name));
 }
 
+/// Spec: A7
 #[tokio::test]
 async fn a_gateway_that_registers_nobody_says_so() {
     let gateway = Gateway::with(|config| config.oauth.dynamic_registration = false);
@@ -407,6 +420,7 @@ fn any_document() -> impl Strategy<Value = Value> {
 proptest! {
     /// Whatever is sent, the answer is a registration without holes in it or one of two errors, and what was registered
     /// is what the answer says. (That no answer has `null` or an empty text in it, the harness checks for all of them.)
+    /// Spec: C4, C6
     #[test]
     fn no_document_whatever_gets_more_than_a_registration(mut document in any_document(), fine in any::<bool>()) {
         if fine {
@@ -430,5 +444,244 @@ proptest! {
                 reply.refused(400, &error);
             }
         });
+    }
+}
+
+// --- who may register
+
+/// Spec: C12
+#[tokio::test]
+async fn registration_may_need_an_initial_access_token() {
+    let gateway = Gateway::with(|config| {
+        config.oauth.initial_access_tokens = vec![
+            SecretHash::of("one-token-for-friends"),
+            SecretHash::of("another-for-robots"),
+        ];
+    });
+    let document = with(&json!({})).to_string();
+    let register = |authorization: Option<&'static str>| {
+        let mut request = Request::post("/register").header("content-type", "application/json");
+        if let Some(value) = authorization {
+            request = request.header("authorization", value);
+        }
+        request.body(Bytes::from(document.clone())).unwrap()
+    };
+    for wrong in [
+        None,
+        Some("Bearer one-token"),
+        Some("Bearer "),
+        Some("Basic one-token-for-friends"),
+        Some("DPoP one-token-for-friends"),
+    ] {
+        let reply = gateway.send(register(wrong)).await;
+        reply.refused(401, "invalid_token");
+        assert_eq!(
+            reply.header("www-authenticate"),
+            Some("Bearer error=\"invalid_token\""),
+            "{wrong:?}"
+        );
+        assert_eq!(reply.header("access-control-allow-origin"), Some("*"));
+    }
+    for right in ["Bearer one-token-for-friends", "bearer another-for-robots"] {
+        assert_eq!(gateway.send(register(Some(right))).await.status, 201, "{right}");
+    }
+}
+
+/// Spec: C7
+#[tokio::test]
+async fn private_use_schemes_are_those_of_the_list_and_those_with_a_dot() {
+    let gateway = Gateway::with(|config| config.oauth.allowed_redirect_schemes = vec!["acme".to_owned()]);
+    for (uri, fine) in [
+        ("acme://callback", true),
+        ("com.example.app:/oauth", true),
+        ("cursor://anysphere.cursor-mcp/oauth/callback", false),
+        ("javascript:alert(1)", false),
+    ] {
+        let reply = gateway.register(&json!({ "redirect_uris": [uri] })).await;
+        assert_eq!(reply.status == 201, fine, "{uri}: {}", reply.text);
+    }
+    // What is dangerous stays so, whatever the list says.
+    let gateway = Gateway::with(|config| {
+        config.oauth.allowed_redirect_schemes = vec!["javascript".to_owned(), "data".to_owned()];
+    });
+    for uri in ["javascript:alert(1)", "data:text/html,x"] {
+        let reply = gateway.register(&json!({ "redirect_uris": [uri] })).await;
+        reply.refused(400, "invalid_redirect_uri");
+    }
+}
+
+// --- RFC 7592
+
+/// A request about a registration.
+async fn manage(gateway: &Gateway, method: &str, uri: &str, token: &str, document: Option<&Value>) -> Reply {
+    let path = uri.strip_prefix("https://gw.example").unwrap_or(uri);
+    let mut request = Request::builder().method(method).uri(path);
+    if !token.is_empty() {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    if document.is_some() {
+        request = request.header("content-type", "application/json");
+    }
+    let body = document.map(ToString::to_string).unwrap_or_default();
+    gateway.send(request.body(Bytes::from(body)).unwrap()).await
+}
+
+/// Spec: C12
+#[tokio::test]
+async fn a_client_reads_replaces_and_deletes_its_registration() {
+    let gateway = Gateway::new();
+    let document = with(&json!({
+        "token_endpoint_auth_method": "none",
+        "client_name": "Before",
+        "scope": "files:read openid",
+        "grant_types": ["authorization_code", "refresh_token"],
+    }));
+    let registered = gateway.register(&document).await.fine();
+    let (id, uri, token) = (
+        registered.text_of("client_id"),
+        registered.text_of("registration_client_uri"),
+        registered.text_of("registration_access_token"),
+    );
+    assert_eq!(uri, format!("https://gw.example/register/{id}"));
+    let stored = serde_json::to_string(&gateway.client(&id).await).unwrap();
+    assert!(!stored.contains(&token[5..]), "at rest there is a hash");
+
+    let read = manage(&gateway, "GET", &uri, &token, None).await;
+    assert_eq!(read.status, 200);
+    assert_eq!(read.header("cache-control"), Some("no-store"));
+    assert_eq!(read.json(), registered.json(), "nothing has changed");
+
+    let other = "https://app.example/cb";
+    let change = json!({ "client_id": id, "redirect_uris": [other], "client_name": "After",
+        "grant_types": ["authorization_code", "refresh_token"], "registration_access_token": token });
+    let changed = manage(&gateway, "PUT", &uri, &token, Some(&change)).await.fine().json();
+    assert_eq!(changed["client_name"], "After");
+    assert_eq!(changed["redirect_uris"], json!([other]));
+    assert_eq!(changed["token_endpoint_auth_method"], "none");
+    assert_eq!(changed["registration_access_token"], token);
+    assert_eq!(changed["client_id_issued_at"], registered.json()["client_id_issued_at"]);
+    assert!(gateway.client(&id).await.redirect_target(REDIRECT).is_none());
+    let back = json!({ "client_id": id, "redirect_uris": [REDIRECT] , "grant_types": ["authorization_code", "refresh_token"] });
+    let back = manage(&gateway, "PUT", &uri, &token, Some(&back)).await.fine();
+    assert!(back.json().get("client_name").is_none(), "what is left out is gone");
+
+    let (access, refresh) = gateway.tokens(&id).await;
+    assert!(gateway.live(&access).await.is_some());
+    let gone = manage(&gateway, "DELETE", &uri, &token, None).await;
+    assert_eq!((gone.status.as_u16(), gone.text.as_str()), (204, ""));
+    assert!(gateway.live(&access).await.is_none(), "its grants end with it");
+    gateway.refresh(&id, &refresh).await.refused(401, "invalid_client");
+    for method in ["GET", "DELETE"] {
+        manage(&gateway, method, &uri, &token, None)
+            .await
+            .refused(401, "invalid_token");
+    }
+}
+
+#[tokio::test]
+async fn a_registration_cannot_become_another_client_s() {
+    let gateway = Gateway::new();
+    let confidential = gateway.register(&with(&json!({}))).await.fine();
+    let public = gateway
+        .register(&with(&json!({ "token_endpoint_auth_method": "none" })))
+        .await
+        .fine();
+    let of = |reply: &Reply, member: &str| reply.text_of(member);
+    for (reply, other) in [(&confidential, &public), (&public, &confidential)] {
+        let (uri, token) = (
+            of(reply, "registration_client_uri"),
+            of(reply, "registration_access_token"),
+        );
+        let id = of(reply, "client_id");
+        let own_method = reply.json()["token_endpoint_auth_method"].clone();
+        let other_method = other.json()["token_endpoint_auth_method"].clone();
+        for wrong in [
+            json!({ "redirect_uris": [REDIRECT] }),
+            json!({ "client_id": of(other, "client_id"), "redirect_uris": [REDIRECT] }),
+            json!({ "client_id": 7, "redirect_uris": [REDIRECT] }),
+            json!({ "client_id": id, "client_secret": "mine", "redirect_uris": [REDIRECT] }),
+            json!({ "client_id": id, "client_secret": 7, "redirect_uris": [REDIRECT] }),
+            json!({ "client_id": id, "token_endpoint_auth_method": other_method, "redirect_uris": [REDIRECT] }),
+        ] {
+            let reply = manage(&gateway, "PUT", &uri, &token, Some(&wrong)).await;
+            reply.refused(400, "invalid_client_metadata");
+        }
+        let wrong = json!({ "client_id": id, "redirect_uris": ["http://evil.example/"] });
+        let reply = manage(&gateway, "PUT", &uri, &token, Some(&wrong)).await;
+        reply.refused(400, "invalid_redirect_uri");
+        assert_eq!(
+            gateway.client(&id).await.auth_method.unwrap().as_str(),
+            own_method.as_str().unwrap()
+        );
+    }
+    // Its own secret may be named, and still works afterwards.
+    let (id, secret) = (of(&confidential, "client_id"), of(&confidential, "client_secret"));
+    let fine = json!({ "client_id": id, "client_secret": secret, "redirect_uris": [REDIRECT],
+        "token_endpoint_auth_method": "client_secret_post" });
+    let uri = of(&confidential, "registration_client_uri");
+    let token = of(&confidential, "registration_access_token");
+    let reply = manage(&gateway, "PUT", &uri, &token, Some(&fine)).await.fine();
+    assert_eq!(reply.json()["token_endpoint_auth_method"], "client_secret_post");
+    assert!(reply.json().get("client_secret").is_none());
+    assert!(gateway.client(&id).await.secret.unwrap().matches(&secret));
+}
+
+/// Unknown client, no token, wrong token, somebody else's token, an access token: one answer.
+#[tokio::test]
+async fn without_its_token_a_registration_is_nobody_s_business() {
+    let gateway = Gateway::new();
+    let document = with(&json!({ "token_endpoint_auth_method": "none",
+        "grant_types": ["authorization_code", "refresh_token"] }));
+    let (own, other) = (
+        gateway.register(&document).await.fine(),
+        gateway.register(&document).await.fine(),
+    );
+    let uri = own.text_of("registration_client_uri");
+    let (access, refresh) = gateway.tokens(&own.text_of("client_id")).await;
+    let others = other.text_of("registration_access_token");
+    let never = Secret::generate(SecretKind::RegistrationToken).expose().to_owned();
+    let mut answers = Vec::new();
+    for (uri, token) in [
+        (uri.as_str(), ""),
+        (&uri, "nonsense"),
+        (&uri, &never),
+        (&uri, &others),
+        (&uri, &access),
+        (&uri, &refresh),
+        ("/register/mgc_nobody", &never),
+        ("/register/ci-runner", &others),
+        ("/register/a/b", &others),
+        ("/register/%00", &others),
+    ] {
+        for method in ["GET", "PUT", "DELETE"] {
+            let document = (method == "PUT").then(|| with(&json!({ "client_id": own.text_of("client_id") })));
+            let reply = manage(&gateway, method, uri, token, document.as_ref()).await;
+            reply.refused(401, "invalid_token");
+            assert_eq!(reply.header("www-authenticate"), Some("Bearer error=\"invalid_token\""));
+            answers.push(reply.text);
+        }
+    }
+    answers.dedup();
+    assert_eq!(answers.len(), 1, "{answers:?}");
+    gateway.client(&own.text_of("client_id")).await;
+    let reply = manage(&gateway, "POST", &uri, &others, None).await;
+    assert_eq!(
+        (reply.status.as_u16(), reply.header("allow")),
+        (405, Some("GET, PUT, DELETE"))
+    );
+    let reply = manage(&gateway, "OPTIONS", &uri, "", None).await;
+    let allowed = reply.header("access-control-allow-methods").unwrap();
+    assert!(reply.status == 204 && allowed.contains("PUT") && allowed.contains("DELETE"));
+}
+
+/// Spec: C11
+#[tokio::test]
+async fn the_same_registration_twice_is_two_clients_that_both_work() {
+    let gateway = Gateway::new();
+    let claude = json!({ "redirect_uris": [REDIRECT], "client_name": "Claude", "token_endpoint_auth_method": "none",
+        "grant_types": ["authorization_code", "refresh_token"] });
+    for _ in 0..2 {
+        let id = gateway.register(&claude).await.fine().text_of("client_id");
+        gateway.tokens(&id).await;
     }
 }

@@ -7,10 +7,11 @@ mod store_support;
 use std::any::Any;
 use std::sync::Arc;
 
-use mcpgate::domain::client::ClientId;
+use mcpgate::domain::client::{Client, ClientId};
 use mcpgate::domain::device::{Decision, DeviceAuthorization, INTERVAL, UserCode};
-use mcpgate::domain::grant::{GrantId, PushedRequest};
+use mcpgate::domain::grant::{GrantId, PushedRequest, Session, Succession};
 use mcpgate::domain::key::{Algorithm, KeyRecord, PrivateKey};
+use mcpgate::domain::secret::{Nonce, SecretHash};
 use mcpgate::store::sled::{Limits, Options, SledStore};
 use mcpgate::store::{
     Approval, Decided, MAX_CODE_ATTEMPTS, Once, Poll, Redemption, Registration, Room, Rotation, Store,
@@ -57,6 +58,15 @@ mod suite {
         a_full_store_evicts_the_longest_registered_client_without_a_live_grant,
         eviction_takes_the_consents_along,
         a_client_may_be_evicted_once_its_last_grant_is_gone,
+        a_client_that_had_a_grant_outlives_those_that_never_did,
+        a_client_in_the_middle_of_something_is_never_evicted,
+        a_client_that_lets_everything_lapse_is_idle_again,
+        a_changed_client_has_to_be_allowed_again,
+        a_deleted_client_takes_its_grants_along,
+        a_browser_and_an_address_push_out_their_own,
+        a_person_has_so_many_sessions_and_no_more,
+        the_grant_that_was_quiet_for_longest_makes_room,
+        a_grant_has_room_for_so_many_refreshes,
         authorizations_begin_and_end,
         the_oldest_authorization_makes_room,
         an_approval_happens_once,
@@ -88,6 +98,11 @@ mod suite {
     const PLENTY: Limits = Limits {
         registered_clients: 10_000,
         authorizations: 10_000,
+        per_browser: 10_000,
+        per_address: 10_000,
+        sessions: 10_000,
+        grants: 10_000,
+        refreshes: 10_000,
         pushed_requests: 10_000,
         devices: 10_000,
         used_once: 10_000,
@@ -101,6 +116,7 @@ mod suite {
         }
     }
 
+    /// Spec: C10
     async fn clients_are_kept(open: Open) {
         let fixture = open(PLENTY);
         let client = client(1);
@@ -112,6 +128,7 @@ mod suite {
         assert_eq!(fixture.store.client(&client.id).await.unwrap(), Some(client));
     }
 
+    /// Spec: C9, L15
     async fn a_full_store_evicts_the_longest_registered_client_without_a_live_grant(open: Open) {
         let fixture = open(limits(3, 10));
         let store = &*fixture.store;
@@ -154,6 +171,9 @@ mod suite {
             .await
             .unwrap();
         assert!(store.consent(&key).await.unwrap().is_some());
+        // The code has to lapse: until then the client is in the middle of something.
+        assert_eq!(store.register_client(&new).await.unwrap(), Registration::Full);
+        store.sweep(at(10), 100).await.unwrap();
         store.register_client(&new).await.unwrap();
         assert!(store.client(&old.id).await.unwrap().is_none());
         assert!(store.consent(&key).await.unwrap().is_none());
@@ -170,16 +190,305 @@ mod suite {
         store.revoke_grant(&one.grant_id).await.unwrap();
         assert_eq!(store.register_client(&client(3)).await.unwrap(), Registration::Full);
         store.revoke_grant(&two.grant_id).await.unwrap();
-        assert_eq!(store.register_client(&client(4)).await.unwrap(), Registration::Done);
+        let second = client(4);
+        assert_eq!(store.register_client(&second).await.unwrap(), Registration::Done);
         assert!(store.client(&revoked.id).await.unwrap().is_none());
 
-        let third = client(5);
         store.sweep(at(1_000_001), usize::MAX).await.unwrap();
-        assert_eq!(store.register_client(&third).await.unwrap(), Registration::Done);
+        family(store, &second.id).await;
+        assert_eq!(store.register_client(&client(5)).await.unwrap(), Registration::Done);
         assert!(
             store.client(&lapsed.id).await.unwrap().is_none(),
-            "its grant was swept, and it is the oldest"
+            "its grant was swept, and the other has one"
         );
+    }
+
+    /// Spec: C9
+    async fn a_client_that_had_a_grant_outlives_those_that_never_did(open: Open) {
+        let fixture = open(limits(3, 10));
+        let store = &*fixture.store;
+        let used = client(1);
+        store.register_client(&used).await.unwrap();
+        let grant = family(store, &used.id).await;
+        store.revoke_grant(&grant.grant_id).await.unwrap();
+        for n in 2..50 {
+            assert_eq!(store.register_client(&client(n)).await.unwrap(), Registration::Done);
+            assert!(store.client(&used.id).await.unwrap().is_some(), "after {n} newcomers");
+        }
+        // What it begins and leaves unfinished does not cost it its place.
+        let id = hash();
+        store.begin_authorization(&id, &request(&used.id, 60)).await.unwrap();
+        store.end_authorization(&id).await.unwrap();
+        for n in 50..60 {
+            store.register_client(&client(n)).await.unwrap();
+        }
+        assert!(store.client(&used.id).await.unwrap().is_some());
+    }
+
+    /// Spec: C9
+    async fn a_client_in_the_middle_of_something_is_never_evicted(open: Open) {
+        let fixture = open(limits(1, 10));
+        let store = &*fixture.store;
+        let busy = client(1);
+        store.register_client(&busy).await.unwrap();
+        let full = async || store.register_client(&client(100)).await.unwrap() == Registration::Full;
+        // An authorization, then a code, then a grant, and nothing in between.
+        let (one, two) = (hash(), hash());
+        for id in [&one, &two] {
+            store.begin_authorization(id, &request(&busy.id, 2)).await.unwrap();
+        }
+        assert!(full().await);
+        store.end_authorization(&one).await.unwrap();
+        assert!(full().await, "one of two is over");
+        let code_id = hash();
+        let approval = store
+            .approve(&two, (&code_id, &code(&busy.id, 500)), None)
+            .await
+            .unwrap();
+        assert_eq!(approval, Approval::Done);
+        assert!(full().await, "a code waits");
+        let issued = issued(GrantId::generate());
+        store
+            .redeem_code(&code_id, &grant(&busy.id, 1_000_000), &issued)
+            .await
+            .unwrap();
+        assert!(full().await, "a grant lives");
+        store.revoke_grant(&issued.grant_id).await.unwrap();
+        assert_eq!(store.register_client(&client(100)).await.unwrap(), Registration::Done);
+        assert!(store.client(&busy.id).await.unwrap().is_none());
+    }
+
+    async fn a_client_that_lets_everything_lapse_is_idle_again(open: Open) {
+        let fixture = open(limits(1, 10));
+        let store = &*fixture.store;
+        let idle = client(1);
+        store.register_client(&idle).await.unwrap();
+        let (left, approved) = (hash(), hash());
+        for id in [&left, &approved] {
+            store.begin_authorization(id, &request(&idle.id, 2)).await.unwrap();
+        }
+        store
+            .approve(&approved, (&hash(), &code(&idle.id, 500)), None)
+            .await
+            .unwrap();
+        let pushed = PushedRequest {
+            client_id: idle.id.clone(),
+            parameters: Vec::new(),
+            expires_at: at(600),
+        };
+        store.push_request(&hash(), &pushed).await.unwrap();
+        store.sweep(at(501), usize::MAX).await.unwrap();
+        assert_eq!(store.register_client(&client(2)).await.unwrap(), Registration::Full);
+        store.sweep(at(700_000), usize::MAX).await.unwrap();
+        assert_eq!(store.register_client(&client(2)).await.unwrap(), Registration::Done);
+    }
+
+    async fn a_changed_client_has_to_be_allowed_again(open: Open) {
+        let fixture = open(PLENTY);
+        let store = &*fixture.store;
+        let (own, other) = (client(1), client(1));
+        store.register_client(&own).await.unwrap();
+        store.register_client(&other).await.unwrap();
+        for client in [&own, &other] {
+            let id = hash();
+            store.begin_authorization(&id, &request(&client.id, 1)).await.unwrap();
+            let remember = Some((&consent_key(&client.id, REDIRECT), &scope("read")));
+            store
+                .approve(&id, (&hash(), &code(&client.id, 9)), remember)
+                .await
+                .unwrap();
+        }
+        let changed = Client {
+            name: Some("Another".to_owned()),
+            ..own.clone()
+        };
+        assert!(store.update_client(&changed).await.unwrap());
+        assert_eq!(store.client(&own.id).await.unwrap(), Some(changed.clone()));
+        assert_eq!(store.consent(&consent_key(&own.id, REDIRECT)).await.unwrap(), None);
+        assert!(
+            store
+                .consent(&consent_key(&other.id, REDIRECT))
+                .await
+                .unwrap()
+                .is_some()
+        );
+        assert!(
+            !store.update_client(&client(3)).await.unwrap(),
+            "who is not there is not made"
+        );
+    }
+
+    async fn a_deleted_client_takes_its_grants_along(open: Open) {
+        let fixture = open(PLENTY);
+        let store = &*fixture.store;
+        let (own, other) = (client(1), client(1));
+        store.register_client(&own).await.unwrap();
+        store.register_client(&other).await.unwrap();
+        let (one, two, stays) = (
+            family(store, &own.id).await,
+            family(store, &own.id).await,
+            family(store, &other.id).await,
+        );
+        let before = store.revocations();
+        assert!(store.remove_client(&own.id).await.unwrap());
+        assert!(store.revocations() > before, "caches hear of it");
+        assert!(!store.remove_client(&own.id).await.unwrap());
+        assert_eq!(store.client(&own.id).await.unwrap(), None);
+        for (issued, lives) in [(&one, false), (&two, false), (&stays, true)] {
+            assert_eq!(store.access_token(&issued.access.0).await.unwrap().is_some(), lives);
+        }
+    }
+
+    /// Spec: L15, D21
+    async fn a_browser_and_an_address_push_out_their_own(open: Open) {
+        let fixture = open(Limits {
+            per_browser: 2,
+            per_address: 3,
+            ..PLENTY
+        });
+        let store = &*fixture.store;
+        let id = ClientId::generate();
+        let (browser, address) = (hash(), hash());
+        let from = |browser: Option<SecretHash>, address: SecretHash, created: u64| {
+            let mut request = request(&id, created);
+            request.browser = browser.unwrap_or_else(hash);
+            request.details.source = Some(address);
+            request
+        };
+        let bystander = hash();
+        store
+            .begin_authorization(&bystander, &from(None, hash(), 1))
+            .await
+            .unwrap();
+        let of_browser = [hash(), hash(), hash()];
+        for (place, id) in (2..).zip(&of_browser) {
+            store
+                .begin_authorization(id, &from(Some(browser), hash(), place))
+                .await
+                .unwrap();
+        }
+        let of_address = [hash(), hash(), hash(), hash(), hash()];
+        for (place, id) in (10..).zip(&of_address) {
+            store
+                .begin_authorization(id, &from(None, address, place))
+                .await
+                .unwrap();
+        }
+        let mut left = Vec::new();
+        for id in [bystander].iter().chain(&of_browser).chain(&of_address) {
+            left.push(store.authorization(id).await.unwrap().is_some());
+        }
+        assert_eq!(left, [true, false, true, true, false, false, true, true, true]);
+    }
+
+    /// Spec: E6, L15
+    async fn a_person_has_so_many_sessions_and_no_more(open: Open) {
+        let fixture = open(Limits { sessions: 2, ..PLENTY });
+        let store = &*fixture.store;
+        let ids = [hash(), hash(), hash()];
+        for (n, id) in (1..).zip(&ids) {
+            let session = Session {
+                authenticated_at: at(n),
+                ..session(1_000)
+            };
+            store.begin_session(id, &session, None).await.unwrap();
+        }
+        let mut left = Vec::new();
+        for id in &ids {
+            left.push(store.session(id).await.unwrap().is_some());
+        }
+        assert_eq!(left, [false, true, true]);
+        // One that is used ends later, and is swept then.
+        store.extend_session(&ids[1], at(5_000)).await.unwrap();
+        store.extend_session(&ids[0], at(5_000)).await.unwrap();
+        store.sweep(at(4_000), usize::MAX).await.unwrap();
+        assert!(
+            store.session(&ids[0]).await.unwrap().is_none(),
+            "what is over stays over"
+        );
+        assert_eq!(store.session(&ids[1]).await.unwrap().unwrap().expires_at, at(5_000));
+        assert!(store.session(&ids[2]).await.unwrap().is_none());
+        store.sweep(at(5_001), usize::MAX).await.unwrap();
+        assert!(store.session(&ids[1]).await.unwrap().is_none());
+    }
+
+    /// Spec: L15
+    ///
+    /// Whoever refreshes without end fills nothing but their own room; the last tokens and the last replays are known.
+    async fn a_grant_has_room_for_so_many_refreshes(open: Open) {
+        let fixture = open(Limits { refreshes: 4, ..PLENTY });
+        let store = &*fixture.store;
+        let own = client(1);
+        store.register_client(&own).await.unwrap();
+        let mut all = vec![family(store, &own.id).await];
+        for n in 3..20 {
+            let last = all.last().unwrap();
+            let next = issued(last.grant_id);
+            let succession = Succession {
+                at: at(n),
+                nonce: Nonce::generate(),
+                scope: scope("read"),
+                access_expires_at: at(1_000),
+                key: None,
+            };
+            let refresh = last.refresh.as_ref().unwrap().0;
+            assert_eq!(
+                store.rotate(&refresh, &succession, &next).await.unwrap(),
+                Rotation::Done
+            );
+            all.push(next);
+        }
+        let mut kept = Vec::new();
+        for issued in &all[1..] {
+            let access = store.access_token(&issued.access.0).await.unwrap().is_some();
+            let refresh = store.refresh_token(&issued.refresh.as_ref().unwrap().0).await.unwrap();
+            assert_eq!(access, refresh.is_some());
+            kept.push(access);
+        }
+        assert_eq!(kept.iter().filter(|kept| **kept).count(), 4, "{kept:?}");
+        assert!(kept.ends_with(&[true; 4]));
+    }
+
+    /// Spec: L15
+    async fn the_grant_that_was_quiet_for_longest_makes_room(open: Open) {
+        let fixture = open(Limits { grants: 2, ..PLENTY });
+        let store = &*fixture.store;
+        let own = client(1);
+        store.register_client(&own).await.unwrap();
+        let issue_at = async |millis: u64| {
+            let code = approved(store, &own.id).await;
+            let mut issued = issued(GrantId::generate());
+            issued.access.1.issued_at = at(millis);
+            store
+                .redeem_code(&code, &grant(&own.id, 1_000_000), &issued)
+                .await
+                .unwrap();
+            issued
+        };
+        let (first, second) = (issue_at(10).await, issue_at(20).await);
+        // The first is used again.
+        let mut next = issued(first.grant_id);
+        next.access.1.issued_at = at(30);
+        let succession = Succession {
+            at: at(30),
+            nonce: Nonce::generate(),
+            scope: scope("read"),
+            access_expires_at: at(1_000),
+            key: None,
+        };
+        let refresh = first.refresh.as_ref().unwrap().0;
+        assert_eq!(
+            store.rotate(&refresh, &succession, &next).await.unwrap(),
+            Rotation::Done
+        );
+        let third = issue_at(40).await;
+        for (issued, lives) in [(&first, true), (&second, false), (&third, true)] {
+            assert_eq!(store.access_token(&issued.access.0).await.unwrap().is_some(), lives);
+        }
+        // Grants without a code behind them are short-lived, and push nobody out.
+        let plain = issued(GrantId::generate());
+        store.issue(&grant(&own.id, 1_000_000), &plain).await.unwrap();
+        assert!(store.access_token(&first.access.0).await.unwrap().is_some());
     }
 
     async fn authorizations_begin_and_end(open: Open) {
@@ -201,6 +510,7 @@ mod suite {
         assert_eq!(store.authorization(&id).await.unwrap(), None);
     }
 
+    /// Spec: D21, L15
     async fn the_oldest_authorization_makes_room(open: Open) {
         let fixture = open(limits(10, 3));
         let store = &*fixture.store;
@@ -356,6 +666,7 @@ mod suite {
         assert_eq!(store.code(&code).await.unwrap().unwrap().redeemed, Some(first.grant_id));
     }
 
+    /// Spec: F7
     async fn a_code_is_worth_nothing_after_too_many_attempts(open: Open) {
         let fixture = open(PLENTY);
         let store = &*fixture.store;
@@ -376,6 +687,7 @@ mod suite {
         store.note_failed_attempt(&hash()).await.unwrap();
     }
 
+    /// Spec: F10, L11
     async fn one_redeem_wins_however_many_race(open: Open) {
         let fixture = open(PLENTY);
         let client_id = ClientId::generate();
@@ -427,6 +739,7 @@ mod suite {
         assert_eq!(next, Rotation::Done);
     }
 
+    /// Spec: F15, L11
     async fn one_rotation_wins_however_many_race(open: Open) {
         let fixture = open(PLENTY);
         let client_id = ClientId::generate();
@@ -456,6 +769,7 @@ mod suite {
         .await;
     }
 
+    /// Spec: F14, L11
     async fn a_rotation_never_brings_a_revoked_family_back(open: Open) {
         let fixture = open(PLENTY);
         let client_id = ClientId::generate();

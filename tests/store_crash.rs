@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use mcpgate::domain::client::ClientId;
 use mcpgate::domain::grant::GrantId;
 use mcpgate::domain::secret::{SecretHash, random_bytes};
-use mcpgate::store::sled::{Options, SledStore, Step};
+use mcpgate::store::sled::{Limits, Options, SledStore, Step};
 use mcpgate::store::{Issued, Redemption, Rotation, Store, StoreError};
 use store_support::*;
 
@@ -35,6 +35,11 @@ fn child() {
     let directory = PathBuf::from(std::env::var_os(DIRECTORY).expect("the parent says where"));
     let die_at = std::env::var_os(DIE_AT);
     let options = Options {
+        // One client and one person do all of it.
+        limits: Limits {
+            grants: usize::MAX,
+            ..Limits::default()
+        },
         // Every compaction is worth it, so that many kills come in the middle of one.
         compact_above: 1,
         hook: Some(Arc::new(move |step| {
@@ -245,6 +250,7 @@ fn databases(directory: &Path) -> usize {
     names.filter(|name| name.to_string_lossy().starts_with("db-")).count()
 }
 
+/// Spec: C10, L11
 #[test]
 fn nothing_acknowledged_is_lost_and_nothing_revoked_comes_back() {
     let home = tempfile::tempdir().unwrap();
@@ -391,6 +397,11 @@ async fn a_failed_flush_fails_its_writer_and_every_later_one() {
     let broken = Arc::new(Mutex::new(false));
     let breaks = Arc::clone(&broken);
     let options = Options {
+        // One client and one person do all of it.
+        limits: Limits {
+            grants: usize::MAX,
+            ..Limits::default()
+        },
         hook: Some(Arc::new(move |step| match (step, *breaks.lock().unwrap()) {
             (Step::Flush, true) => Err(std::io::Error::other("the disk is gone")),
             _ => Ok(()),

@@ -41,6 +41,7 @@ fn size(directory: &Path) -> u64 {
         .sum()
 }
 
+/// Spec: C10
 #[tokio::test]
 async fn everything_is_there_after_reopening() {
     let home = tempfile::tempdir().unwrap();

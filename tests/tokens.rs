@@ -45,6 +45,7 @@ fn configured(id: &str, secret: Option<&str>, grant_types: &[GrantType]) -> Clie
         id_token_algorithm: None,
         key_bound: false,
         permissions: mcpgate::domain::client::Permissions::default(),
+        registration_token: None,
         created_at: Timestamp::from_millis(0),
     }
 }
@@ -61,6 +62,7 @@ async fn side_by_side(one: impl Future<Output = Reply>, other: impl Future<Outpu
 
 // --- the request itself
 
+/// Spec: F2, F8, F12
 #[tokio::test]
 async fn a_code_becomes_tokens_for_one_resource_and_one_person() {
     let gateway = Gateway::new();
@@ -90,6 +92,7 @@ async fn a_code_becomes_tokens_for_one_resource_and_one_person() {
     assert!(gateway.live(&reply.text_of("access_token")).await.is_none());
 }
 
+/// Spec: A12
 #[tokio::test]
 async fn tokens_without_scope_have_no_scope_member() {
     let gateway = Gateway::new();
@@ -107,6 +110,7 @@ async fn tokens_without_scope_have_no_scope_member() {
     );
 }
 
+/// Spec: F1
 #[tokio::test]
 async fn only_a_posted_form_is_read() {
     let gateway = Gateway::new();
@@ -142,6 +146,7 @@ async fn only_a_posted_form_is_read() {
     gateway.redeem(&client, &code).await.fine();
 }
 
+/// Spec: F1
 #[tokio::test]
 async fn a_parameter_that_is_there_twice_is_refused() {
     let gateway = Gateway::new();
@@ -171,6 +176,7 @@ async fn a_parameter_that_is_there_twice_is_refused() {
     gateway.redeem(&client, &code).await.fine();
 }
 
+/// Spec: F3
 #[tokio::test]
 async fn grant_type_is_required_and_must_be_one_of_ours() {
     let gateway = Gateway::new();
@@ -199,6 +205,7 @@ async fn grant_type_is_required_and_must_be_one_of_ours() {
 
 // --- the client
 
+/// Spec: F4
 #[tokio::test]
 async fn an_unknown_client_is_invalid_client_whatever_it_presents() {
     let gateway = Gateway::new();
@@ -222,6 +229,7 @@ async fn an_unknown_client_is_invalid_client_whatever_it_presents() {
     gateway.refresh(&client, &refresh).await.fine();
 }
 
+/// Spec: F3, L13
 #[tokio::test]
 async fn an_unknown_client_and_a_wrong_secret_get_the_same_answer() {
     let gateway = Gateway::with(|config| {
@@ -244,6 +252,7 @@ async fn an_unknown_client_and_a_wrong_secret_get_the_same_answer() {
 }
 
 /// claude.ai sends the form whatever is registered, others the header: the secret is what counts.
+/// Spec: F5
 #[tokio::test]
 async fn a_confidential_client_may_send_its_secret_in_either_place() {
     let gateway = Gateway::new();
@@ -273,6 +282,7 @@ async fn a_confidential_client_may_send_its_secret_in_either_place() {
     }
 }
 
+/// Spec: F5
 #[tokio::test]
 async fn basic_is_read_url_encoded_and_as_it_is() {
     // A colon in the id can only be sent encoded.
@@ -315,6 +325,7 @@ async fn basic_is_read_url_encoded_and_as_it_is() {
     }
 }
 
+/// Spec: F5
 #[tokio::test]
 async fn a_client_authenticates_in_one_way_only() {
     let gateway = Gateway::with(|config| {
@@ -340,6 +351,7 @@ async fn a_client_authenticates_in_one_way_only() {
     gateway.send(request).await.refused(400, "invalid_request");
 }
 
+/// Spec: F5
 #[tokio::test]
 async fn a_public_client_that_presents_a_secret_is_refused() {
     let gateway = Gateway::new();
@@ -357,6 +369,7 @@ async fn a_public_client_that_presents_a_secret_is_refused() {
         .fine();
 }
 
+/// Spec: C15, F3
 #[tokio::test]
 async fn a_client_that_may_not_redeem_codes_is_unauthorized() {
     let gateway = Gateway::with(|config| {
@@ -368,6 +381,7 @@ async fn a_client_that_may_not_redeem_codes_is_unauthorized() {
 
 // --- codes
 
+/// Spec: F7
 #[tokio::test]
 async fn a_code_that_was_never_issued_is_an_invalid_grant() {
     let gateway = Gateway::new();
@@ -379,6 +393,7 @@ async fn a_code_that_was_never_issued_is_an_invalid_grant() {
     }
 }
 
+/// Spec: D18, F7
 #[tokio::test]
 async fn a_code_is_for_its_own_client() {
     let gateway = Gateway::new();
@@ -390,6 +405,7 @@ async fn a_code_is_for_its_own_client() {
     gateway.redeem(&own, &code).await.fine();
 }
 
+/// Spec: D18, F7
 #[tokio::test]
 async fn an_expired_code_is_an_invalid_grant() {
     let gateway = Gateway::new();
@@ -399,6 +415,7 @@ async fn an_expired_code_is_an_invalid_grant() {
     gateway.redeem(&client, &code).await.refused(400, "invalid_grant");
 }
 
+/// Spec: F7, F8, L2
 #[tokio::test]
 async fn a_wrong_verifier_does_not_burn_the_code_until_it_was_tried_five_times() {
     let gateway = Gateway::new();
@@ -427,6 +444,7 @@ async fn a_wrong_verifier_does_not_burn_the_code_until_it_was_tried_five_times()
 }
 
 /// RFC 9700 §4.8.2.
+/// Spec: F8, L3
 #[tokio::test]
 async fn a_verifier_for_a_code_without_a_challenge_is_refused() {
     let gateway = Gateway::new();
@@ -445,6 +463,7 @@ async fn a_verifier_for_a_code_without_a_challenge_is_refused() {
     gateway.token(&parameters).await.fine();
 }
 
+/// Spec: F9
 #[tokio::test]
 async fn a_redirect_uri_that_is_sent_must_be_the_same_string() {
     let gateway = Gateway::new();
@@ -471,6 +490,7 @@ async fn a_redirect_uri_that_is_sent_must_be_the_same_string() {
     with("").await.fine();
 }
 
+/// Spec: F11
 #[tokio::test]
 async fn another_resource_is_an_invalid_target_and_leaves_the_code_alone() {
     let gateway = Gateway::new();
@@ -503,6 +523,7 @@ async fn another_resource_is_an_invalid_target_and_leaves_the_code_alone() {
 }
 
 /// Clients with cached metadata of an older gateway name the bare origin.
+/// Spec: D12
 #[tokio::test]
 async fn the_bare_origin_means_the_only_upstream() {
     let gateway = Gateway::with(|config| config.upstreams.truncate(1));
@@ -520,6 +541,7 @@ async fn the_bare_origin_means_the_only_upstream() {
     assert_eq!(live.grant.resource.as_str(), FILES);
 }
 
+/// Spec: F10
 #[tokio::test]
 async fn code_replay_revokes_the_grant() {
     let gateway = Gateway::new();
@@ -539,6 +561,7 @@ async fn code_replay_revokes_the_grant() {
     reply.refused(400, "invalid_grant");
 }
 
+/// Spec: F10, L11
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn parallel_redemptions_of_one_code_have_one_winner_and_end_its_grant() {
     let gateway = Arc::new(Gateway::new());
@@ -564,6 +587,7 @@ async fn parallel_redemptions_of_one_code_have_one_winner_and_end_its_grant() {
 }
 
 /// Both find the code unused, so it is the store that tells the loser.
+/// Spec: F10, L11
 #[tokio::test]
 async fn the_loser_of_a_race_for_a_code_ends_its_grant() {
     let gateway = Gateway::new();
@@ -592,6 +616,7 @@ async fn the_loser_of_a_race_without_a_grace_ends_the_grant() {
     assert!(gateway.live(&winner.text_of("access_token")).await.is_none());
 }
 
+/// Spec: F19, F20
 #[tokio::test]
 async fn nothing_is_issued_for_a_person_or_an_upstream_that_is_gone() {
     let gateway = Gateway::new();
@@ -611,6 +636,7 @@ async fn nothing_is_issued_for_a_person_or_an_upstream_that_is_gone() {
     }
 }
 
+/// Spec: F18
 #[tokio::test]
 async fn a_refresh_token_comes_with_the_grant_type_or_with_offline_access() {
     let gateway = Gateway::new();
@@ -630,6 +656,7 @@ async fn a_refresh_token_comes_with_the_grant_type_or_with_offline_access() {
 
 // --- refresh tokens
 
+/// Spec: F13
 #[tokio::test]
 async fn a_refresh_replaces_both_tokens() {
     let gateway = Gateway::new();
@@ -650,6 +677,7 @@ async fn a_refresh_replaces_both_tokens() {
     assert!(gateway.metric("mcpgate_tokens_issued_total{grant=\"refresh_token\"} 1"));
 }
 
+/// Spec: F15
 #[tokio::test]
 async fn a_refresh_retried_within_the_grace_gets_the_same_tokens() {
     let gateway = Gateway::new();
@@ -673,6 +701,7 @@ async fn a_refresh_retried_within_the_grace_gets_the_same_tokens() {
     assert!(gateway.metric("mcpgate_tokens_issued_total{grant=\"refresh_token\"} 2"));
 }
 
+/// Spec: F14, L9
 #[tokio::test]
 async fn refresh_reuse_after_the_grace_revokes_the_family() {
     let gateway = Gateway::new();
@@ -687,6 +716,7 @@ async fn refresh_reuse_after_the_grace_revokes_the_family() {
     reply.refused(400, "invalid_grant");
 }
 
+/// Spec: F14
 #[tokio::test]
 async fn a_grace_of_zero_is_none() {
     let gateway = Gateway::with(|config| config.oauth.refresh_grace = Duration::ZERO);
@@ -697,6 +727,7 @@ async fn a_grace_of_zero_is_none() {
     assert!(gateway.live(&access).await.is_none());
 }
 
+/// Spec: F15, L11
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn fifty_concurrent_refreshes_of_one_token_agree() {
     let gateway = Arc::new(Gateway::new());
@@ -722,6 +753,7 @@ async fn fifty_concurrent_refreshes_of_one_token_agree() {
     assert!(gateway.metric("mcpgate_tokens_issued_total{grant=\"refresh_token\"} 2"));
 }
 
+/// Spec: F13
 #[tokio::test]
 async fn a_refresh_token_is_for_its_own_client() {
     let gateway = Gateway::new();
@@ -736,6 +768,7 @@ async fn a_refresh_token_is_for_its_own_client() {
     gateway.refresh(&own, &next).await.fine();
 }
 
+/// Spec: F4, F19
 #[tokio::test]
 async fn a_refresh_token_that_expired_or_never_was_is_an_invalid_grant() {
     let gateway = Gateway::new();
@@ -749,6 +782,7 @@ async fn a_refresh_token_that_expired_or_never_was_is_an_invalid_grant() {
     gateway.refresh(&client, &refresh).await.refused(400, "invalid_grant");
 }
 
+/// Spec: F15
 #[tokio::test]
 async fn a_retry_within_the_grace_survives_the_old_tokens_expiry() {
     let gateway = Gateway::new();
@@ -761,6 +795,7 @@ async fn a_retry_within_the_grace_survives_the_old_tokens_expiry() {
     assert_eq!(first.text_of("refresh_token"), again.text_of("refresh_token"));
 }
 
+/// Spec: F13, F19
 #[tokio::test]
 async fn no_rotation_prolongs_a_grant_beyond_its_end() {
     let gateway = Gateway::new();
@@ -780,6 +815,7 @@ async fn no_rotation_prolongs_a_grant_beyond_its_end() {
     assert!(gateway.live(&last.text_of("access_token")).await.is_none());
 }
 
+/// Spec: F16
 #[tokio::test]
 async fn a_refresh_may_narrow_the_scope_for_once_and_never_widen_it() {
     let gateway = Gateway::new();
@@ -800,6 +836,7 @@ async fn a_refresh_may_narrow_the_scope_for_once_and_never_widen_it() {
     assert_eq!(wide.text_of("scope"), "files:read files:write");
 }
 
+/// Spec: F17, I2
 #[tokio::test]
 async fn a_refresh_keeps_its_resource() {
     let gateway = Gateway::new();
@@ -823,6 +860,7 @@ async fn a_refresh_keeps_its_resource() {
     assert_eq!(live.grant.resource.as_str(), FILES);
 }
 
+/// Spec: F20
 #[tokio::test]
 async fn a_refresh_drops_scopes_that_the_person_may_no_longer_have() {
     let gateway = Gateway::new();
@@ -910,6 +948,7 @@ impl Family {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
+    /// Spec: F13, F14, F15, L9
     #[test]
     fn a_family_of_refresh_tokens_follows_its_model(steps in steps()) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -944,6 +983,7 @@ proptest! {
 
 // --- revocation
 
+/// Spec: G1, G2
 #[tokio::test]
 async fn revoking_a_refresh_token_ends_the_grant() {
     let gateway = Gateway::new();
@@ -963,6 +1003,7 @@ async fn revoking_a_refresh_token_ends_the_grant() {
     }
 }
 
+/// Spec: G2
 #[tokio::test]
 async fn revoking_an_access_token_leaves_the_refresh_token() {
     let gateway = Gateway::new();
@@ -980,6 +1021,7 @@ async fn revoking_an_access_token_leaves_the_refresh_token() {
     assert!(gateway.live(&reply.text_of("access_token")).await.is_some());
 }
 
+/// Spec: G1
 #[tokio::test]
 async fn revoking_what_is_not_ones_own_does_nothing_and_says_nothing() {
     let gateway = Gateway::new();
@@ -994,6 +1036,7 @@ async fn revoking_what_is_not_ones_own_does_nothing_and_says_nothing() {
     gateway.refresh(&own, &refresh).await.fine();
 }
 
+/// Spec: G1
 #[tokio::test]
 async fn revocation_wants_a_client_and_a_token() {
     let gateway = Gateway::new();
@@ -1024,6 +1067,7 @@ async fn revocation_wants_a_client_and_a_token() {
 // --- everywhere
 
 /// Clients in web pages must be able to read errors too.
+/// Spec: A15, G3, K17
 #[tokio::test]
 async fn every_answer_can_be_read_by_a_web_page() {
     let gateway = Gateway::new();
@@ -1066,6 +1110,7 @@ impl Write for Log {
     }
 }
 
+/// Spec: F22, L17
 #[tokio::test]
 async fn no_secret_reaches_the_log_and_every_refusal_does() {
     let log = Log::default();
@@ -1139,6 +1184,7 @@ async fn no_secret_reaches_the_log_and_every_refusal_does() {
     }
 }
 
+/// Spec: F3, H12
 #[tokio::test]
 async fn a_store_that_fails_lets_nothing_through() {
     let store = Arc::new(Memory::default());

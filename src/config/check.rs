@@ -55,8 +55,8 @@ fn config(root: &At<'_>) -> Option<Config> {
         .and_then(At::public_url);
     let (listen, admin) = listen::read(&top);
     let object = top.section("oauth", keys::OAUTH);
-    let (oauth, mentions) = oauth::read(&object);
-    let scopes = oauth::scopes(&top);
+    let (oauth, mut mentions) = oauth::read(&object);
+    let scopes = oauth::scopes(&top, &mut mentions);
     let users = people::read(&top);
     let stand_in = stand_in();
     let around = Surroundings {

@@ -31,10 +31,29 @@ pub(super) const OAUTH: &[&str] = &[
     "pushed_authorization_requests",
     "dpop",
     "trusted_issuers",
+    "limits",
+];
+pub(super) const ENDPOINT_LIMITS: &[&str] = &[
+    "register",
+    "client_configuration",
+    "authorize",
+    "login",
+    "token",
+    "revoke",
+    "introspect",
+    "userinfo",
+    "par",
+    "device_authorization",
+    "device",
 ];
 pub(super) const GRANTS: &[&str] = &["client_credentials", "device_code", "token_exchange"];
 pub(super) const TRUSTED_ISSUER: &[&str] = &["issuer", "jwks_uri", "jwks_file", "users_by"];
-pub(super) const REGISTRATION: &[&str] = &["dynamic", "allowed_redirect_hosts"];
+pub(super) const REGISTRATION: &[&str] = &[
+    "dynamic",
+    "initial_access_tokens",
+    "allowed_redirect_hosts",
+    "allowed_redirect_schemes",
+];
 pub(super) const CLIENT: &[&str] = &[
     "client_id",
     "client_secret",
@@ -48,7 +67,7 @@ pub(super) const CLIENT: &[&str] = &[
     "upstreams",
     "introspects",
 ];
-pub(super) const SCOPE: &[&str] = &["name", "description", "groups"];
+pub(super) const SCOPE: &[&str] = &["name", "description", "groups", "implies"];
 pub(super) const USER: &[&str] = &["username", "password_hash", "email", "name", "groups"];
 pub(super) const UPSTREAM: &[&str] = &[
     "name",
@@ -81,10 +100,12 @@ const MAPS: &[(&str, &[&str])] = &[
     ("store.sled.", SLED),
     ("oauth.", OAUTH),
     ("oauth.registration.", REGISTRATION),
+    ("oauth.registration.initial_access_tokens[].", SECRET),
     ("oauth.clients[].", CLIENT),
     ("oauth.clients[].client_secret.", SECRET),
     ("oauth.grants.", GRANTS),
     ("oauth.trusted_issuers[].", TRUSTED_ISSUER),
+    ("oauth.limits.", ENDPOINT_LIMITS),
     ("scopes[].", SCOPE),
     ("users[].", USER),
     ("upstreams[].", UPSTREAM),

@@ -2,6 +2,7 @@
 //! read, every name is unique, every route is distinct. [`load`] is the only way to one.
 
 mod check;
+mod endpoint_limits;
 mod grants;
 mod headers;
 mod keys;
@@ -26,10 +27,12 @@ use zeroize::Zeroizing;
 
 use crate::domain::client::Client;
 use crate::domain::scope::{OFFLINE_ACCESS, Scope, ScopeToken};
+use crate::domain::secret::SecretHash;
 use crate::domain::uri::{HostPattern, Resource};
 use crate::domain::user::User;
 
 pub use check::{load, parse};
+pub use endpoint_limits::{Counted, EndpointLimit, EndpointLimits, LIMITS};
 pub use keys::known_keys;
 pub use problems::{Problem, Problems};
 
@@ -123,6 +126,10 @@ pub struct OAuthConfig {
     pub dynamic_registration: bool,
     /// Hosts that https redirect URIs of registering clients may name.
     pub allowed_redirect_hosts: Vec<HostPattern>,
+    /// Private-use schemes that they may have.
+    pub allowed_redirect_schemes: Vec<String>,
+    /// Tokens of which a registration needs one; nobody needs any if there are none.
+    pub initial_access_tokens: Vec<SecretHash>,
     /// Clients known in advance.
     pub clients: Vec<Client>,
     /// The grants that can be switched.
@@ -133,6 +140,8 @@ pub struct OAuthConfig {
     pub dpop: bool,
     /// Whose identity assertions are taken (ID-JAG); without any, that grant is off.
     pub trusted_issuers: Vec<TrustedIssuer>,
+    /// How often one address may call each endpoint.
+    pub limits: EndpointLimits,
 }
 
 /// `oauth.grants`.
@@ -195,6 +204,8 @@ pub struct ScopeInfo {
     pub description: Option<String>,
     /// Only members of these may be granted it; `None` for everyone.
     pub groups: Option<Vec<String>>,
+    /// The scopes that it comes with, and those that they come with: a closure, made when the file is read.
+    pub implies: Scope,
 }
 
 /// An entry of `users`.
@@ -386,6 +397,21 @@ impl Config {
     pub fn may_be_granted(&self, user: &User, scope: &ScopeToken) -> bool {
         let info = self.scopes.iter().find(|info| info.name == *scope);
         info.is_none_or(|info| user.in_any_group(info.groups.as_deref()))
+    }
+
+    /// A scope with everything that it implies (`scopes[].implies`).
+    #[must_use]
+    pub fn with_implied(&self, scope: &Scope) -> Scope {
+        self.scopes
+            .iter()
+            .filter(|info| !info.implies.is_empty() && scope.contains(info.name.as_str()))
+            .fold(scope.clone(), |all, info| all.union(&info.implies))
+    }
+
+    /// Whether what is held covers what is needed, by itself or by what it implies.
+    #[must_use]
+    pub fn covers(&self, held: &Scope, needed: &Scope) -> bool {
+        held.covers(needed) || self.with_implied(held).covers(needed)
     }
 
     /// What the consent page says a scope allows.

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use super::read::{At, Object};
 use super::values::shown;
-use super::{Grants, OAuthConfig, RootResource, ScopeInfo, grants, keys};
+use super::{EndpointLimits, Grants, OAuthConfig, RootResource, ScopeInfo, endpoint_limits, grants, keys};
 use crate::domain::client::{Client, ClientAuthMethod, ClientDisplay, ClientId, ClientOrigin, GrantType, Permissions};
 use crate::domain::clock::Timestamp;
 use crate::domain::scope::{Scope, ScopeToken};
 use crate::domain::secret::SecretHash;
-use crate::domain::uri::{HostPattern, RedirectUri};
+use crate::domain::uri::{DEFAULT_SCHEMES, HostPattern, RedirectUri, is_private_use_scheme};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -37,6 +37,8 @@ impl Default for OAuthConfig {
             root_resource: RootResource::Auto,
             dynamic_registration: true,
             allowed_redirect_hosts: HostPattern::parse("*").into_iter().collect(),
+            allowed_redirect_schemes: DEFAULT_SCHEMES.map(str::to_owned).to_vec(),
+            initial_access_tokens: Vec::new(),
             clients: Vec::new(),
             grants: Grants {
                 client_credentials: true,
@@ -46,6 +48,7 @@ impl Default for OAuthConfig {
             pushed_authorization_requests: true,
             dpop: true,
             trusted_issuers: Vec::new(),
+            limits: EndpointLimits::default(),
         }
     }
 }
@@ -79,6 +82,12 @@ pub(super) fn read<'a>(object: &Object<'a>) -> (OAuthConfig, Vec<Mention<'a>>) {
             default.allowed_redirect_hosts,
             At::host_patterns,
         ),
+        allowed_redirect_schemes: registration.or(
+            "allowed_redirect_schemes",
+            default.allowed_redirect_schemes,
+            At::schemes,
+        ),
+        initial_access_tokens: registration.or("initial_access_tokens", Vec::new(), At::initial_access_tokens),
         clients,
         grants: grants::read(object, default.grants),
         pushed_authorization_requests: object.or(
@@ -88,6 +97,7 @@ pub(super) fn read<'a>(object: &Object<'a>) -> (OAuthConfig, Vec<Mention<'a>>) {
         ),
         dpop: object.or("dpop", default.dpop, At::boolean),
         trusted_issuers: grants::trusted_issuers(object),
+        limits: endpoint_limits::read(object),
     };
     (config, mentions)
 }
@@ -110,29 +120,61 @@ fn lifetimes(object: &Object<'_>, default: &OAuthConfig) -> (Duration, Duration)
 }
 
 /// `scopes`: what people are told about scopes.
-pub(super) fn scopes(top: &Object<'_>) -> Vec<ScopeInfo> {
+pub(super) fn scopes<'a>(top: &Object<'a>, mentions: &mut Vec<Mention<'a>>) -> Vec<ScopeInfo> {
     let mut names = HashSet::new();
-    let mut infos = Vec::new();
+    let (mut infos, mut places): (Vec<ScopeInfo>, Vec<At<'_>>) = (Vec::new(), Vec::new());
     for item in top.items("scopes") {
         let Some(object) = item.object(keys::SCOPE) else {
             continue;
         };
-        let at = object.required("name", "everything:read");
-        let name = at.and_then(At::scope);
+        let at = object.required("name", "everything:read").cloned();
+        let name = at.as_ref().and_then(At::scope);
         let description = object.optional("description", |at| at.text().map(str::to_owned));
         let groups = object.optional("groups", At::groups);
+        let implies = object.or("implies", Scope::empty(), |at| at.client_scope(mentions));
         let (Some(at), Some(name)) = (at, name) else { continue };
         if names.insert(name.clone()) {
             infos.push(ScopeInfo {
                 name,
                 description,
                 groups,
+                implies,
             });
+            places.push(at);
         } else {
             at.problem(format!("{name} is described by an earlier entry"));
         }
     }
+    close(&mut infos, &places);
     infos
+}
+
+/// Makes what each scope implies complete: with what those imply, and so on. One that comes round to itself is a problem.
+fn close(infos: &mut [ScopeInfo], places: &[At<'_>]) {
+    let direct: Vec<(ScopeToken, Scope)> = infos
+        .iter()
+        .map(|info| (info.name.clone(), info.implies.clone()))
+        .collect();
+    for (info, at) in infos.iter_mut().zip(places) {
+        let mut all = info.implies.clone();
+        loop {
+            let more = direct
+                .iter()
+                .filter(|(name, _)| all.contains(name.as_str()))
+                .fold(all.clone(), |all, (_, implied)| all.union(implied));
+            if more.len() == all.len() {
+                break;
+            }
+            all = more;
+        }
+        if all.contains(info.name.as_str()) {
+            at.problem(format!(
+                "{} implies itself; take one of the scopes on the way round out of `implies`",
+                info.name
+            ));
+        }
+        info.implies = all;
+    }
 }
 
 /// `oauth.clients`.
@@ -206,6 +248,7 @@ fn client<'a>(object: &Object<'a>, id: Option<ClientId>, mentions: &mut Vec<Ment
             upstreams: object.optional("upstreams", At::names),
             introspects: object.or("introspects", Vec::new(), At::names),
         },
+        registration_token: None,
         created_at: Timestamp::from_millis(0),
     })
 }
@@ -304,6 +347,30 @@ impl<'a> At<'a> {
             })
         });
         Some(patterns.collect())
+    }
+
+    /// Private-use schemes. Those with a dot, which RFC 8252 §7.1 asks for, need no entry; those that a browser would run or
+    /// show never get one.
+    fn schemes(&self) -> Option<Vec<String>> {
+        let schemes = self.texts()?.into_iter().filter_map(|(item, text)| {
+            if is_private_use_scheme(text) {
+                return Some(text.to_owned());
+            }
+            item.refuse(format!(
+                "{} is not a scheme that only an app has; write one in lower case such as cursor or com.example.app",
+                shown(text)
+            ))
+        });
+        Some(schemes.collect())
+    }
+
+    /// A list of secrets.
+    fn initial_access_tokens(&self) -> Option<Vec<SecretHash>> {
+        let items = self.list()?;
+        if items.is_empty() {
+            return self.refuse("is an empty list; write at least one token, or leave the key out");
+        }
+        Some(items.iter().filter_map(At::client_secret).collect())
     }
 
     fn endpoint_prefix(&self) -> Option<String> {

@@ -244,6 +244,7 @@ pub(super) fn overlap(one: &str, other: &str) -> bool {
 mod tests {
     use super::*;
 
+    /// Spec: B12, I1
     #[test]
     fn paths_overlap_by_whole_segments() {
         for (one, other, found) in [

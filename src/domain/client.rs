@@ -88,6 +88,9 @@ pub struct Client {
     /// What whoever runs the gateway allows it besides.
     #[serde(default)]
     pub permissions: Permissions,
+    /// SHA-256 of the token with which it may change its registration (RFC 7592 §3).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registration_token: Option<SecretHash>,
     /// When it became known.
     pub created_at: Timestamp,
 }
@@ -127,6 +130,9 @@ pub struct ClientDisplay {
     /// RFC 7591 §2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub software_version: Option<String>,
+    /// The scopes that it named and that exist; what it gets is for its person to say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Scope>,
     /// OpenID Connect Registration §2: `web` or `native`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub application_type: Option<String>,
@@ -245,6 +251,18 @@ impl Client {
             .iter()
             .any(|registered| registered.matches(presented))
             .then(|| RedirectTarget(presented.to_owned()))
+    }
+}
+
+impl Client {
+    /// The registered redirect URI that a target was matched by: the same for every loopback port.
+    #[must_use]
+    pub fn registered_for(&self, target: &RedirectTarget) -> RedirectTarget {
+        let registered = self
+            .redirect_uris
+            .iter()
+            .find(|registered| registered.matches(&target.0));
+        registered.map_or_else(|| target.clone(), |uri| RedirectTarget(uri.as_str().to_owned()))
     }
 }
 

@@ -67,6 +67,9 @@ pub struct RequestDetails {
     /// The thumbprint of the key that the code is bound to (`dpop_jkt`, RFC 9449 §10).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// A hash of the address that it came from, for as long as it is unfinished.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<SecretHash>,
     /// The device that waits for the answer, in place of a client behind a redirect (RFC 8628).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<SecretHash>,
@@ -90,7 +93,7 @@ pub struct Session {
     pub subject: Subject,
     /// When they typed their password.
     pub authenticated_at: Timestamp,
-    /// The absolute end.
+    /// When it ends; later, each time it is used.
     pub expires_at: Timestamp,
 }
 
@@ -101,7 +104,7 @@ pub struct ConsentKey {
     pub subject: Subject,
     /// To whom.
     pub client_id: ClientId,
-    /// At which address.
+    /// At which address, as it was registered: without the port that a loopback client happened to get.
     pub redirect: RedirectTarget,
     /// For which upstream.
     pub resource: Resource,
@@ -465,6 +468,7 @@ mod tests {
     }
 
     /// RFC 9700 §4.8.2: a verifier for a code that was asked for without a challenge is an attack on PKCE.
+    /// Spec: F8, L3
     #[test]
     fn a_verifier_without_a_challenge_is_refused() {
         let bare = AuthorizationCode {

@@ -10,6 +10,7 @@ pub mod error;
 pub mod grant;
 pub mod key;
 pub mod pkce;
+pub mod rate;
 pub mod scope;
 pub mod secret;
 pub mod uri;

@@ -66,6 +66,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// RFC 7636, Appendix B.
+    /// Spec: F8
     #[test]
     fn the_rfc_s_own_example() {
         let challenge = CodeChallenge::parse("E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM").unwrap();
@@ -85,6 +86,7 @@ mod tests {
         assert_eq!(challenge.verified_by(&"a".repeat(43)), Ok(false));
     }
 
+    /// Spec: D7
     #[test]
     fn only_what_s256_can_yield_is_a_challenge() {
         for bad in [
@@ -100,6 +102,7 @@ mod tests {
         }
     }
 
+    /// Spec: F8
     #[test]
     fn a_verifier_has_43_to_128_unreserved_characters() {
         assert!(CodeChallenge::of(&"a".repeat(43)).is_ok() && CodeChallenge::of(&"~".repeat(128)).is_ok());

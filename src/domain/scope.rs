@@ -182,6 +182,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Spec: D13
     #[test]
     fn the_grammar_of_rfc_6749_3_3() {
         assert_eq!("a b a  c".parse::<Scope>().unwrap().to_string(), "a b c");

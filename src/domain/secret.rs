@@ -36,6 +36,8 @@ pub enum SecretKind {
     DeviceCode,
     /// The secret part of a `request_uri` (RFC 9126 §2.2).
     PushedRequest,
+    /// RFC 7592 §3.
+    RegistrationToken,
 }
 
 /// A secret in clear; wiped from memory when dropped.
@@ -86,6 +88,7 @@ impl SecretKind {
             Self::Browser => "mgbr_",
             Self::DeviceCode => "mgdc_",
             Self::PushedRequest => "mgpr_",
+            Self::RegistrationToken => "mgrg_",
         }
     }
 }
@@ -258,6 +261,7 @@ mod tests {
         }
     }
 
+    /// Spec: F22
     #[test]
     fn debug_never_shows_the_secret() {
         let secret = Secret::generate(SecretKind::ClientSecret);
@@ -280,6 +284,7 @@ mod tests {
         assert_ne!(access.expose()[5..], next.expose()[5..]);
     }
 
+    /// Spec: F6, L21
     #[test]
     fn a_hash_survives_serialisation_and_recognises_its_secret() {
         let secret = Secret::generate(SecretKind::Session);

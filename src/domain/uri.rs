@@ -11,7 +11,7 @@ pub const MAX_URI_LENGTH: usize = 2048;
 
 /// Private-use schemes of clients that are known to register them (RFC 8252 §7.1). A scheme with a dot in it, the form
 /// that the RFC asks for, needs no entry.
-const PRIVATE_USE_SCHEMES: &[&str] = &[
+pub const DEFAULT_SCHEMES: [&str; 10] = [
     "cursor",
     "vscode",
     "vscode-insiders",
@@ -104,6 +104,19 @@ impl RedirectUri {
     /// # Errors
     /// Which rule it breaks.
     pub fn parse(text: &str, allowed_hosts: &[HostPattern]) -> Result<Self, InvalidRedirectUri> {
+        Self::parse_with(text, allowed_hosts, &DEFAULT_SCHEMES)
+    }
+
+    /// The same with another list of private-use schemes. One with a dot in it needs no entry, a dangerous one is refused
+    /// whatever the list says.
+    ///
+    /// # Errors
+    /// Which rule it breaks.
+    pub fn parse_with(
+        text: &str,
+        allowed_hosts: &[HostPattern],
+        schemes: &[impl AsRef<str>],
+    ) -> Result<Self, InvalidRedirectUri> {
         if text.len() > MAX_URI_LENGTH
             || !text.bytes().all(|b| (0x21..0x7f).contains(&b))
             || text.contains(['<', '>', '"', '\\', '`', '{', '}', '|', '^'])
@@ -149,7 +162,9 @@ impl RedirectUri {
             }
             "http" => Err(InvalidRedirectUri::PlainHttp),
             scheme if DANGEROUS_SCHEMES.contains(&scheme) => Err(InvalidRedirectUri::Scheme),
-            scheme if scheme.contains('.') || PRIVATE_USE_SCHEMES.contains(&scheme) => Ok(Self(text.to_owned())),
+            scheme if scheme.contains('.') || schemes.iter().any(|own| own.as_ref() == scheme) => {
+                Ok(Self(text.to_owned()))
+            }
             _ => Err(InvalidRedirectUri::Scheme),
         }
     }
@@ -214,6 +229,19 @@ impl fmt::Display for RedirectUri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// Whether a scheme can be an app's own: in lower case, of the form of RFC 3986 §3.1, and not one that browsers or systems
+/// know what to do with.
+#[must_use]
+pub fn is_private_use_scheme(scheme: &str) -> bool {
+    scheme.len() <= 64
+        && scheme.bytes().next().is_some_and(|b| b.is_ascii_lowercase())
+        && scheme
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.'))
+        && !matches!(scheme, "http" | "https")
+        && !DANGEROUS_SCHEMES.contains(&scheme)
 }
 
 /// Whether a URL's host is this machine.
@@ -314,6 +342,7 @@ mod tests {
         vec![HostPattern::parse("*").unwrap()]
     }
 
+    /// Spec: C7
     #[test]
     fn what_real_clients_register_is_accepted() {
         for uri in [
@@ -331,6 +360,7 @@ mod tests {
         }
     }
 
+    /// Spec: C7
     #[test]
     fn what_could_carry_a_code_elsewhere_is_refused() {
         use InvalidRedirectUri as E;
@@ -395,6 +425,7 @@ mod tests {
         }
     }
 
+    /// Spec: D4, D5
     #[test]
     fn a_redirect_uri_matches_exactly_but_for_a_loopback_port() {
         let registered = |uri: &str| RedirectUri::parse(uri, &any()).unwrap();
@@ -435,6 +466,7 @@ mod tests {
         }
     }
 
+    /// Spec: D10, I3
     #[test]
     fn a_resource_has_one_canonical_form() {
         for (text, canonical) in [
@@ -473,6 +505,7 @@ mod tests {
             }
         }
 
+        /// Spec: D4
         #[test]
         fn no_redirect_uri_matches_another_host(host in "[a-z]{1,8}\\.[a-z]{2,4}", text in "[ -~]{0,60}") {
             let own = RedirectUri::parse(&format!("https://{host}/cb"), &any()).unwrap();
@@ -480,6 +513,7 @@ mod tests {
             prop_assert!(!own.matches(&text) || text == own.as_str());
         }
 
+        /// Spec: D5
         #[test]
         fn a_loopback_match_differs_in_the_port_alone(port in 1u16.., path in "(/[a-z0-9]{1,6}){0,3}") {
             let own = RedirectUri::parse(&format!("http://127.0.0.1{path}"), &any()).unwrap();

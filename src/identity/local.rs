@@ -194,6 +194,7 @@ mod tests {
     const PASSWORD: &str = "correct horse battery staple";
     const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
+    /// Spec: E8
     #[test]
     fn a_hash_is_argon2id_with_its_own_salt_and_fits_its_password() {
         let (one, two) = (hash_password(PASSWORD).unwrap(), hash_password(PASSWORD).unwrap());
@@ -236,6 +237,7 @@ mod tests {
         accounts.verifications.load(Ordering::Relaxed)
     }
 
+    /// Spec: E8
     #[tokio::test]
     async fn an_unknown_name_costs_as_much_work_as_a_wrong_password() {
         let accounts = accounts(&["ada", "bob"]);

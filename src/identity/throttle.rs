@@ -2,7 +2,7 @@
 //! address, so that one address cannot go through all accounts. What is remembered is bounded.
 
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use lru::LruCache;
 
 use crate::domain::clock::Timestamp;
+use crate::domain::rate::network;
 
 /// Failures on an account before it is locked for a while.
 const FREE_ON_ACCOUNT: u32 = 5;
@@ -148,17 +149,6 @@ fn locked_for(failures: Option<Failures>, now: Timestamp) -> Duration {
     last.plus(lock).since(now)
 }
 
-/// What counts as one address: an IPv6 customer has at least a /64 to choose from.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-        v4 @ IpAddr::V4(_) => v4,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,6 +163,7 @@ mod tests {
         text.parse().unwrap()
     }
 
+    /// Spec: E8, L13
     #[test]
     fn an_account_is_locked_after_five_failures_for_longer_and_longer() {
         let throttle = Throttle::new(1);
@@ -207,6 +198,7 @@ mod tests {
         assert_eq!(throttle.check(&ADA, address("10.0.0.2"), at(24 * 3600)), Ok(()));
     }
 
+    /// Spec: E8, L13
     #[test]
     fn an_address_has_twenty_failures_in_ten_minutes_whoever_it_tries() {
         let throttle = Throttle::new(1);

@@ -144,6 +144,7 @@ mod tests {
         Claims::new(map)
     }
 
+    /// Spec: L20
     #[test]
     fn a_token_has_its_time() {
         let hour = Duration::from_secs(3600);

@@ -102,7 +102,7 @@ fn refuse_unsent(at: &Endpoints, call: &Call<'_>, error: &OAuthError) -> Answer 
     Problem::of_request(error).answer(at)
 }
 
-fn wants_json(call: &Call<'_>) -> bool {
+pub(super) fn wants_json(call: &Call<'_>) -> bool {
     let names = |what: &str| {
         let mut accepted = call.request.headers().get_all(header::ACCEPT).iter();
         accepted.any(|value| value.to_str().is_ok_and(|text| text.contains(what)))
@@ -215,6 +215,7 @@ fn details(at: &Endpoints, parameters: &Parameters) -> Result<RequestDetails, OA
         nonce: nonce.map(str::to_owned),
         login_hint: hint.map(str::to_owned),
         key: key.map(str::to_owned),
+        source: None,
         device: None,
     })
 }
@@ -360,23 +361,25 @@ fn check_scope(
             .map_err(|error: crate::domain::scope::InvalidScope| {
                 OAuthError::new(ErrorCode::InvalidScope, error.to_string())
             })?;
+    let usable = usable(at, client, upstream, &asked);
+    if usable.is_empty() {
+        return Ok(self::usable(at, client, upstream, &at.config.default_scope(upstream)));
+    }
+    Ok(usable)
+}
+
+/// As much of a scope as exists for an upstream and a client may have.
+pub(super) fn usable(at: &Endpoints, client: &Client, upstream: &Upstream, scope: &Scope) -> Scope {
     let known = at.config.scopes_of(upstream);
     let registered = client
         .scope
         .as_ref()
         .filter(|_| client.origin == ClientOrigin::Configured);
     let may_ask = |name: &str| name == OFFLINE_ACCESS || registered.is_none_or(|scope| scope.contains(name));
-    let usable = asked.filtered(|token| {
+    scope.filtered(|token| {
         let name = token.as_str();
         may_ask(name) && (name == OFFLINE_ACCESS || known.contains(name))
-    });
-    if usable.is_empty() {
-        return Ok(at
-            .config
-            .default_scope(upstream)
-            .filtered(|token| may_ask(token.as_str())));
-    }
-    Ok(usable)
+    })
 }
 
 // --- what happens then
@@ -418,7 +421,10 @@ async fn begin(at: &Endpoints, call: &Call<'_>, accepted: Accepted<'_>) -> Resul
             browser: browser.hash(),
             sign_in_again: prompt.login,
             ask_again: prompt.consent,
-            details: accepted.details,
+            details: RequestDetails {
+                source: Some(browser::source(at, call)),
+                ..accepted.details
+            },
             created_at: now,
             expires_at: now.plus(Duration::from_secs(browser::LIFETIME)),
         },

@@ -12,6 +12,7 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
 use super::{Call, Endpoints, cookie};
+use crate::domain::rate::network;
 use crate::domain::secret::{Secret, SecretHash, SecretKind};
 
 /// The cookie's name; clients of Better Auth's plugin know it.
@@ -109,6 +110,12 @@ pub(super) fn is_own_form(at: &Endpoints, headers: &HeaderMap) -> bool {
     let own = at.config.public_url.origin.as_bytes();
     all(header::ORIGIN).all(|origin| origin == b"null" || origin == own)
         && all(header::HeaderName::from_static("sec-fetch-site")).all(|site| site == b"same-origin" || site == b"none")
+}
+
+/// What an address is called in records: nobody can tell from it which address it was.
+pub(super) fn source(at: &Endpoints, call: &Call<'_>) -> SecretHash {
+    let network = network(call.address).to_string();
+    SecretHash::of(&sign(at, &[b"address", network.as_bytes()]))
 }
 
 /// HMAC-SHA256 over the parts; each with its length in front, so that no two lists of parts look alike.

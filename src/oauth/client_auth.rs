@@ -34,9 +34,9 @@ struct Credentials {
     readings: Vec<Reading>,
 }
 
-struct Reading {
-    id: String,
-    secret: Option<Zeroizing<String>>,
+pub(super) struct Reading {
+    pub(super) id: String,
+    pub(super) secret: Option<Zeroizing<String>>,
 }
 
 /// The client behind a request, if it shows that it is that client.
@@ -135,7 +135,7 @@ impl Credentials {
 
 /// The ways to read an HTTP Basic header: decoded as a form (RFC 6749 §2.3.1), and as it is (RFC 7617). An empty password
 /// is none.
-fn basic(value: &HeaderValue) -> Option<Vec<Reading>> {
+pub(super) fn basic(value: &HeaderValue) -> Option<Vec<Reading>> {
     let (scheme, encoded) = value.to_str().ok()?.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") || encoded.len() > MAX_HEADER {
         return None;
@@ -171,6 +171,7 @@ mod tests {
     }
 
     proptest! {
+        /// Spec: F5
         #[test]
         fn an_encoded_header_is_read_first(id in "[!-~]{1,30}", secret in "[^\\x00]{1,30}") {
             let readings = basic(&header(&format!("{}:{}", encode(&id), encode(&secret)))).unwrap();
@@ -178,6 +179,7 @@ mod tests {
             prop_assert_eq!(readings[0].secret.as_ref().unwrap().as_str(), secret.as_str());
         }
 
+        /// Spec: F5
         #[test]
         fn a_header_that_was_not_encoded_is_read_too(id in "[!-9;-~]{1,30}", secret in "[^\\x00]{1,30}") {
             let readings = basic(&header(&format!("{id}:{secret}"))).unwrap();

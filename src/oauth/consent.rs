@@ -4,11 +4,11 @@
 use super::interaction::Interaction;
 use super::response::ReturnAddress;
 use super::session::SignedIn;
-use super::{Answer, Endpoints, device, unavailable};
+use super::{Answer, Endpoints, authorize, device, unavailable};
 use crate::domain::client::RedirectTarget;
 use crate::domain::device::Decision;
 use crate::domain::error::{ErrorCode, OAuthError};
-use crate::domain::grant::{AuthorizationCode, ConsentKey};
+use crate::domain::grant::{AuthorizationCode, ConsentKey, RequestDetails};
 use crate::domain::scope::Scope;
 use crate::domain::secret::{Secret, SecretHash, SecretKind};
 use crate::domain::uri::is_loopback;
@@ -18,8 +18,8 @@ use crate::store::{Approval, Decided};
 pub(super) enum Permission {
     /// This scope: the person allowed as much before.
     Remembered(Scope),
-    /// The person has to be asked for this scope.
-    Ask(Scope),
+    /// The person has to be asked.
+    Ask(Question),
     /// The account may not have what the client wants, whoever is asked.
     Denied(OAuthError),
 }
@@ -37,7 +37,16 @@ pub(super) enum Destination {
     Device,
 }
 
-/// What may be granted, and whether without asking.
+/// What a person is asked.
+pub(super) struct Question {
+    /// What the client gets if they agree.
+    pub(super) scope: Scope,
+    /// How much of it they allowed before; nothing, if nothing is new and they are asked all the same.
+    pub(super) already: Scope,
+}
+
+/// What may be granted, and whether without asking. Where something is new, what was allowed before comes along: clients
+/// that step up ask for what they lack and expect to keep what they have.
 pub(super) async fn permission(
     at: &Endpoints,
     interaction: &Interaction<'_>,
@@ -47,18 +56,43 @@ pub(super) async fn permission(
         Ok(scope) => scope,
         Err(error) => return Ok(Permission::Denied(error)),
     };
-    if interaction.request.ask_again || !can_be_remembered(interaction) {
-        return Ok(Permission::Ask(scope));
+    let already = allowed_before(at, interaction, signed_in).await?;
+    if !at.config.covers(&already, &scope) {
+        return Ok(Permission::Ask(Question {
+            scope: scope.union(&already),
+            already,
+        }));
+    }
+    if interaction.request.ask_again || !can_be_skipped(interaction) {
+        return Ok(Permission::Ask(Question {
+            scope,
+            already: Scope::empty(),
+        }));
+    }
+    Ok(Permission::Remembered(scope))
+}
+
+/// What this person allowed this client here, as far as it could be granted today.
+async fn allowed_before(
+    at: &Endpoints,
+    interaction: &Interaction<'_>,
+    signed_in: &SignedIn,
+) -> Result<Scope, OAuthError> {
+    if interaction.request.details.device.is_some() {
+        return Ok(Scope::empty());
     }
     let remembered = at
         .store
         .consent(&key(interaction, signed_in))
         .await
         .map_err(unavailable)?;
-    Ok(match remembered {
-        Some(allowed) if allowed.covers(&scope) => Permission::Remembered(scope),
-        _ => Permission::Ask(scope),
-    })
+    let usable = authorize::usable(
+        at,
+        &interaction.client,
+        interaction.upstream,
+        &remembered.unwrap_or_default(),
+    );
+    Ok(usable.filtered(|token| at.config.may_be_granted(&signed_in.user, token)))
 }
 
 /// The scopes of a request that this person may be granted. If that leaves out one that the server needs for any use of
@@ -66,9 +100,10 @@ pub(super) async fn permission(
 fn grantable(at: &Endpoints, interaction: &Interaction<'_>, signed_in: &SignedIn) -> Result<Scope, OAuthError> {
     let asked = &interaction.request.scope;
     let scope = asked.filtered(|token| at.config.may_be_granted(&signed_in.user, token));
+    let all = at.config.with_implied(&scope);
     let missing = asked
         .iter()
-        .filter(|token| !scope.contains(token.as_str()))
+        .filter(|token| !all.contains(token.as_str()))
         .find(|token| scope.is_empty() || interaction.upstream.scopes.contains(token.as_str()));
     missing.map_or(Ok(scope), |token| {
         Err(OAuthError::new(
@@ -79,8 +114,8 @@ fn grantable(at: &Endpoints, interaction: &Interaction<'_>, signed_in: &SignedIn
 }
 
 /// RFC 8252 §8.6: behind a loopback port or a private-use scheme a public client can be any program on the computer, so
-/// having allowed one says nothing about the next.
-fn can_be_remembered(interaction: &Interaction<'_>) -> bool {
+/// having allowed one says nothing about the next: the person is asked each time.
+fn can_be_skipped(interaction: &Interaction<'_>) -> bool {
     if interaction.request.details.device.is_some() {
         return false;
     }
@@ -109,12 +144,15 @@ pub(super) async fn approve(
         resource: request.resource.clone(),
         subject: signed_in.user.subject.clone(),
         authenticated_at: signed_in.session.authenticated_at,
-        details: request.details.clone(),
+        details: RequestDetails {
+            source: None,
+            ..request.details.clone()
+        },
         expires_at: at.now().plus(at.config.oauth.code_expires_in),
         redeemed: None,
         failed_attempts: 0,
     };
-    let remember = can_be_remembered(interaction).then_some((&key, &record.scope));
+    let remember = Some((&key, &record.scope));
     let approval = at
         .store
         .approve(&interaction.id.hash(), (&code.hash(), &record), remember)
@@ -201,8 +239,17 @@ fn key(interaction: &Interaction<'_>, signed_in: &SignedIn) -> ConsentKey {
     ConsentKey {
         subject: signed_in.user.subject.clone(),
         client_id: interaction.request.client_id.clone(),
-        redirect: interaction.request.redirect.clone(),
+        redirect: interaction.client.registered_for(&interaction.request.redirect),
         resource: interaction.request.resource.clone(),
+    }
+}
+
+// === impl Question ===
+
+impl Question {
+    /// What they have not allowed yet.
+    pub(super) fn fresh(&self) -> Scope {
+        self.scope.filtered(|token| !self.already.contains(token.as_str()))
     }
 }
 

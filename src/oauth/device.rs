@@ -174,6 +174,7 @@ async fn enter(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
             ask_again: true,
             details: RequestDetails {
                 device: Some(device),
+                source: Some(browser::source(at, call)),
                 ..RequestDetails::default()
             },
             created_at: now,

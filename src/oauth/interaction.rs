@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use zeroize::Zeroizing;
 
 use super::browser::{self, Browser, Purpose};
-use super::consent::{self, Permission};
+use super::consent::{self, Permission, Question};
 use super::pages::{self, Problem};
 use super::session::{self, SignedIn};
 use super::web::{self, Parameters};
@@ -16,6 +16,7 @@ use crate::config::Upstream;
 use crate::domain::client::Client;
 use crate::domain::error::{ErrorCode, OAuthError};
 use crate::domain::grant::AuthorizationRequest;
+use crate::domain::scope::Scope;
 use crate::domain::secret::{Secret, SecretKind};
 use crate::identity::SignIn;
 use crate::store::StoreError;
@@ -144,7 +145,14 @@ async fn show_consent(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem
         return Ok(interaction.redirect_to(at, "/login"));
     };
     Ok(match consent::permission(at, &interaction, &signed_in).await? {
-        Permission::Ask(scope) | Permission::Remembered(scope) => pages::consent(at, &interaction, &signed_in, &scope),
+        Permission::Ask(question) => pages::consent(at, &interaction, &signed_in, &question),
+        Permission::Remembered(scope) => {
+            let question = Question {
+                scope,
+                already: Scope::empty(),
+            };
+            pages::consent(at, &interaction, &signed_in, &question)
+        }
         Permission::Denied(error) => consent::refuse(at, &interaction, &error).await?,
     })
 }
@@ -166,7 +174,7 @@ async fn decide(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
         _ => return Err(OAuthError::invalid_request("decision must be approve or deny").into()),
     }
     Ok(match consent::permission(at, &interaction, &signed_in).await? {
-        Permission::Ask(scope) | Permission::Remembered(scope) => {
+        Permission::Ask(Question { scope, .. }) | Permission::Remembered(scope) => {
             consent::approve(at, &interaction, &signed_in, scope).await?
         }
         Permission::Denied(error) => consent::refuse(at, &interaction, &error).await?,

@@ -29,7 +29,6 @@ pub(super) struct Metadata {
     pub(super) redirect_uris: Vec<RedirectUri>,
     pub(super) auth_method: ClientAuthMethod,
     pub(super) grant_types: Vec<GrantType>,
-    pub(super) scope: Scope,
     pub(super) name: Option<String>,
     pub(super) display: ClientDisplay,
     pub(super) id_token_algorithm: Option<Algorithm>,
@@ -55,12 +54,11 @@ impl Metadata {
     pub(super) fn read(document: &Document, config: &Config) -> Result<Self, OAuthError> {
         let grant_types = grant_types(document, config)?;
         let redirect_uris = redirect_uris(document, config, &grant_types)?;
-        let display = display(document)?;
+        let display = display(document, config)?;
         response_types(document)?;
         Ok(Self {
             auth_method: auth_method(document, &display, &redirect_uris)?,
             grant_types,
-            scope: scope(document, config)?,
             name: text(document, "client_name")?.and_then(for_display),
             redirect_uris,
             display,
@@ -94,7 +92,11 @@ fn redirect_uris(
     let mut accepted: Vec<RedirectUri> = Vec::new();
     let mut first_problem = None;
     for text in sent {
-        match RedirectUri::parse(text, &config.oauth.allowed_redirect_hosts) {
+        match RedirectUri::parse_with(
+            text,
+            &config.oauth.allowed_redirect_hosts,
+            &config.oauth.allowed_redirect_schemes,
+        ) {
             Ok(uri) if accepted.contains(&uri) => {}
             Ok(uri) => accepted.push(uri),
             Err(problem) => {
@@ -169,7 +171,7 @@ fn scope(document: &Document, config: &Config) -> Result<Scope, OAuthError> {
         .collect())
 }
 
-fn display(document: &Document) -> Result<ClientDisplay, OAuthError> {
+fn display(document: &Document, config: &Config) -> Result<ClientDisplay, OAuthError> {
     let uri = |member| -> Result<_, OAuthError> {
         Ok(text(document, member)?
             .filter(|text| is_web_address(text))
@@ -187,6 +189,7 @@ fn display(document: &Document) -> Result<ClientDisplay, OAuthError> {
             .filter_map(for_display)
             .take(MAX_CONTACTS)
             .collect(),
+        scope: Some(scope(document, config)?).filter(|scope| !scope.is_empty()),
         software_id: label("software_id")?,
         software_version: label("software_version")?,
         application_type: text(document, "application_type")?

@@ -11,14 +11,20 @@ mod cookie;
 pub mod device;
 pub mod discovery;
 pub mod dpop;
+#[cfg(debug_assertions)]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod interaction;
 pub mod introspect;
 pub mod keyring;
+pub mod limits;
+pub mod manage;
 mod metadata;
 pub mod openid;
 pub mod pages;
 pub mod par;
 pub mod protected;
+pub mod quirks;
 pub mod register;
 mod response;
 pub mod revoke;
@@ -67,6 +73,8 @@ pub struct Endpoints {
     pub keyring: keyring::Keyring,
     /// What is remembered of proofs of possession.
     pub proofs: dpop::Proofs,
+    /// How often addresses have called.
+    pub limits: limits::Memory,
 }
 
 /// What a path of ours leads to.
@@ -76,6 +84,8 @@ pub enum Route {
     Authorize,
     Token,
     Register,
+    /// Below `/register/`: one client's registration (RFC 7592).
+    ClientConfiguration,
     Revoke,
     Introspect,
     PushedRequest,
@@ -122,6 +132,8 @@ pub const ROUTES: &[(&str, Route)] = &[
     ("/account", Route::Reserved),
 ];
 
+/// What the address of a client's registration begins with (RFC 7592 §1.1).
+pub const REGISTRATIONS: &str = "/register/";
 /// RFC 8414 §3.
 pub const AUTHORIZATION_SERVER: &str = "/.well-known/oauth-authorization-server";
 /// OpenID Connect Discovery §4.
@@ -133,7 +145,8 @@ pub const PROTECTED_RESOURCE: &str = "/.well-known/oauth-protected-resource";
 pub struct Call<'a> {
     /// The whole request.
     pub request: &'a Request<Bytes>,
-    /// For a well-known document: the path of the resource that it is about, inserted or appended; else empty.
+    /// For a well-known document: the path of the resource that it is about, inserted or appended. For a client's
+    /// registration: the client's id. Else empty.
     pub about: &'a str,
     /// The other end of the connection.
     pub address: IpAddr,
@@ -149,6 +162,7 @@ impl Route {
             Self::Authorize | Self::Login | Self::Consent | Self::Logout | Self::Device => Audience::People,
             Self::Token
             | Self::Register
+            | Self::ClientConfiguration
             | Self::Revoke
             | Self::Introspect
             | Self::PushedRequest
@@ -203,6 +217,7 @@ impl Route {
             | Self::Introspect
             | Self::PushedRequest
             | Self::DeviceAuthorization => &[Method::POST],
+            Self::ClientConfiguration => &[Method::GET, Method::PUT, Method::DELETE],
             Self::Jwks
             | Self::AuthorizationServer
             | Self::OpenIdConfiguration
@@ -225,6 +240,9 @@ impl Endpoints {
             .unwrap_or(path);
         if let Some((_, route)) = ROUTES.iter().find(|(own, _)| *own == bare) {
             return Some((*route, ""));
+        }
+        if let Some(client) = bare.strip_prefix(REGISTRATIONS).filter(|id| !id.is_empty()) {
+            return Some((Route::ClientConfiguration, client));
         }
         for (document, route) in [
             (AUTHORIZATION_SERVER, Route::AuthorizationServer),
@@ -255,7 +273,14 @@ impl Endpoints {
         } else if route.methods().contains(method)
             || (*method == Method::HEAD && route.methods().contains(&Method::GET))
         {
-            self.answer(route, call).await
+            match limits::admit(self, route, call) {
+                Ok(admission) => {
+                    let answer = self.answer(route, call).await;
+                    admission.settle(self, &answer);
+                    answer
+                }
+                Err(too_often) => *too_often,
+            }
         } else {
             let mut answer = web::error(&OAuthError::invalid_request("this method is not allowed here"));
             *answer.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
@@ -276,6 +301,7 @@ impl Endpoints {
             Route::Authorize => authorize::authorize(self, call).await,
             Route::Token => token::token(self, call).await,
             Route::Register => register::register(self, call).await,
+            Route::ClientConfiguration => manage::manage(self, call).await,
             Route::Revoke => revoke::revoke(self, call).await,
             Route::Introspect => introspect::introspect(self, call).await,
             Route::PushedRequest => par::push(self, call).await,
@@ -338,7 +364,9 @@ pub fn unavailable(error: StoreError) -> OAuthError {
 /// The answer to a CORS preflight; SDKs send `MCP-Protocol-Version` even on discovery.
 fn preflight(route: Route) -> Answer {
     let mut answer = web::empty(StatusCode::NO_CONTENT);
-    let methods = if route.methods().contains(&Method::GET) {
+    let methods = if route == Route::ClientConfiguration {
+        "GET, HEAD, PUT, DELETE, OPTIONS"
+    } else if route.methods().contains(&Method::GET) {
         "GET, HEAD, OPTIONS"
     } else {
         "POST, OPTIONS"

@@ -20,7 +20,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest as _, Sha256};
 
 use super::browser::Purpose;
-use super::consent::Destination;
+use super::consent::{Destination, Question};
 use super::cookie;
 use super::interaction::{FORM_TOKEN, Interaction, SIGN_OUT_TOKEN, path, sign_out_token};
 use super::session::SignedIn;
@@ -83,7 +83,7 @@ pub(super) fn login(at: &Endpoints, about: &Interaction<'_>, username: &str, err
 }
 
 /// The consent page: who asks for what, where the answer goes, and as whom.
-pub(super) fn consent(at: &Endpoints, about: &Interaction<'_>, signed_in: &SignedIn, scope: &Scope) -> Answer {
+pub(super) fn consent(at: &Endpoints, about: &Interaction<'_>, signed_in: &SignedIn, question: &Question) -> Answer {
     let destination = about.destination();
     let redirect = about.request.redirect.as_str();
     let user = &signed_in.user;
@@ -92,14 +92,19 @@ pub(super) fn consent(at: &Endpoints, about: &Interaction<'_>, signed_in: &Signe
         h1 { "Allow access?" }
         p .lead { (who(about)) " wants to use " strong { (about.upstream.name) } " as you." }
         (warning(&destination))
-        h2 { "It would be able to" }
+        h2 { @if question.already.is_empty() { "It would be able to" } @else { "It would newly be able to" } }
         ul .scopes {
-            li { "Use " (about.upstream.name) " on your behalf" small { (about.upstream.resource) } }
-            @for token in scope.iter() {
+            @if question.already.is_empty() {
+                li { "Use " (about.upstream.name) " on your behalf" small { (about.upstream.resource) } }
+            }
+            @for token in question.fresh().iter() {
                 @let description = at.config.describe(token);
                 li { (words::display(&description, 200))
                     @if description != token.as_str() { small { (token) } } }
             }
+        }
+        @if !question.already.is_empty() {
+            p #already .fine { "You allowed before, and it keeps: " (described(at, &question.already)) "." }
         }
         dl {
             @if destination == Destination::Device {
@@ -130,6 +135,15 @@ pub(super) fn consent(at: &Endpoints, about: &Interaction<'_>, signed_in: &Signe
         }
     };
     page(at, StatusCode::OK, "Allow access?", &body)
+}
+
+/// What scopes allow, in one line.
+fn described(at: &Endpoints, scope: &Scope) -> String {
+    let all: Vec<String> = scope
+        .iter()
+        .map(|token| words::display(&at.config.describe(token), 200))
+        .collect();
+    all.join("; ")
 }
 
 /// Where a person types the code that a device shows them.

@@ -5,16 +5,16 @@
 //! scopes that the client had not heard of when it registered, and `offline_access` is in no resource's list.
 
 use http::StatusCode;
-use http::header;
+use http::header::{self, HeaderValue};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::metadata::{self, Metadata};
-use super::{Answer, Call, Endpoints, unavailable, web};
+use super::protected::{Scheme, presented};
+use super::{Answer, Call, Endpoints, REGISTRATIONS, unavailable, web};
 use crate::domain::client::{Client, ClientAuthMethod, ClientDisplay, ClientId, ClientOrigin, GrantType, Permissions};
 use crate::domain::error::{ErrorCode, OAuthError};
 use crate::domain::key::Algorithm;
-use crate::domain::scope::Scope;
 use crate::domain::secret::{Secret, SecretKind};
 use crate::domain::uri::RedirectUri;
 use crate::store::Registration;
@@ -22,7 +22,7 @@ use crate::store::Registration;
 /// Most bytes of a registration.
 const MAX_DOCUMENT: usize = 16 << 10;
 
-/// RFC 7591 §3.2.1.
+/// RFC 7591 §3.2.1 and RFC 7592 §3.
 #[derive(Serialize)]
 struct ClientInformation<'a> {
     client_id: &'a str,
@@ -32,22 +32,32 @@ struct ClientInformation<'a> {
     /// 0: it never expires. Required where there is a secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     client_secret_expires_at: Option<u64>,
+    registration_client_uri: String,
+    registration_access_token: &'a str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     redirect_uris: Vec<&'a str>,
-    token_endpoint_auth_method: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_endpoint_auth_method: Option<&'static str>,
     grant_types: Vec<&'static str>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     response_types: &'static [&'static str],
     #[serde(skip_serializing_if = "Option::is_none")]
     client_name: Option<&'a str>,
-    #[serde(skip_serializing_if = "Scope::is_empty")]
-    scope: &'a Scope,
     #[serde(skip_serializing_if = "Option::is_none")]
     id_token_signed_response_alg: Option<&'static str>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     dpop_bound_access_tokens: bool,
     #[serde(flatten)]
     display: &'a ClientDisplay,
+}
+
+/// What a client hears of its registration.
+pub(super) struct Registered<'a> {
+    pub(super) client: &'a Client,
+    /// Its new secret, this once.
+    pub(super) secret: Option<&'a Secret>,
+    /// What it may change its registration with.
+    pub(super) token: &'a Secret,
 }
 
 /// Registers a client.
@@ -61,15 +71,59 @@ pub async fn register(at: &Endpoints, call: &Call<'_>) -> Answer {
         *answer.status_mut() = StatusCode::FORBIDDEN;
         return answer;
     }
-    match handle(at, call).await {
+    let answer = match check_initial_access_token(at, call) {
+        Ok(()) => handle(at, call).await,
+        Err(error) => Err(error),
+    };
+    match answer {
         Ok(answer) => {
             at.metrics.registration("dynamic");
             answer
         }
         Err(error) => {
             at.metrics.registration("refused");
-            web::error(&error)
+            refuse(&error)
         }
+    }
+}
+
+/// The answer to a registration, or to the management of one, that failed: with a challenge where a token was wanted
+/// (RFC 7591 §3, RFC 6750 §3).
+pub(super) fn refuse(error: &OAuthError) -> Answer {
+    let mut answer = web::error(error);
+    if error.code == ErrorCode::InvalidToken {
+        answer.headers_mut().insert(
+            header::WWW_AUTHENTICATE,
+            HeaderValue::from_static("Bearer error=\"invalid_token\""),
+        );
+    }
+    answer
+}
+
+/// RFC 7591 §3: where the configuration lists initial access tokens, a registration needs one of them. All of them are
+/// compared, so that time does not tell which one was close.
+fn check_initial_access_token(at: &Endpoints, call: &Call<'_>) -> Result<(), OAuthError> {
+    let known = &at.config.oauth.initial_access_tokens;
+    if known.is_empty() {
+        return Ok(());
+    }
+    let token = bearer(call).unwrap_or_default();
+    let right = known.iter().fold(false, |right, hash| hash.matches(token) | right);
+    if right {
+        return Ok(());
+    }
+    Err(OAuthError::new(
+        ErrorCode::InvalidToken,
+        "registration here needs an initial access token; ask whoever runs this gateway for one",
+    )
+    .because("a registration came without a right initial access token"))
+}
+
+/// The bearer token of a request.
+pub(super) fn bearer<'a>(call: &'a Call<'_>) -> Option<&'a str> {
+    match presented(call.request.headers()) {
+        Ok((Scheme::Bearer, token)) => Some(token),
+        Ok((Scheme::Dpop, _)) | Err(_) => None,
     }
 }
 
@@ -81,6 +135,7 @@ async fn handle(at: &Endpoints, call: &Call<'_>) -> Result<Answer, OAuthError> {
             Some(Secret::generate(SecretKind::ClientSecret))
         }
     };
+    let token = Secret::generate(SecretKind::RegistrationToken);
     let client = Client {
         id: ClientId::generate(),
         origin: ClientOrigin::Registered,
@@ -94,6 +149,7 @@ async fn handle(at: &Endpoints, call: &Call<'_>) -> Result<Answer, OAuthError> {
         id_token_algorithm: metadata.id_token_algorithm,
         key_bound: metadata.key_bound,
         permissions: Permissions::default(),
+        registration_token: Some(token.hash()),
         created_at: at.now(),
     };
     match at.store.register_client(&client).await.map_err(unavailable)? {
@@ -103,36 +159,52 @@ async fn handle(at: &Endpoints, call: &Call<'_>) -> Result<Answer, OAuthError> {
                 ErrorCode::TemporarilyUnavailable,
                 "no more clients can register at present",
             )
-            .because("the store is full of clients with live grants"));
+            .because("the store is full of clients that are in use"));
         }
     }
     tracing::info!(client = %client.id, "a client registered");
-    Ok(web::json_no_store(
-        StatusCode::CREATED,
-        &ClientInformation {
-            client_id: client.id.as_str(),
-            client_id_issued_at: client.created_at.as_seconds(),
-            client_secret: secret.as_ref().map(Secret::expose),
-            client_secret_expires_at: secret.as_ref().map(|_| 0),
-            redirect_uris: client.redirect_uris.iter().map(RedirectUri::as_str).collect(),
-            token_endpoint_auth_method: metadata.auth_method.as_str(),
-            grant_types: client.grant_types.iter().map(|grant| grant.as_str()).collect(),
-            response_types: if client.may_use(GrantType::AuthorizationCode) {
-                &["code"]
-            } else {
-                &[]
+    let registered = Registered {
+        client: &client,
+        secret: secret.as_ref(),
+        token: &token,
+    };
+    Ok(registered.answer(at, StatusCode::CREATED))
+}
+
+// === impl Registered ===
+
+impl Registered<'_> {
+    /// The client information response.
+    pub(super) fn answer(&self, at: &Endpoints, status: StatusCode) -> Answer {
+        let client = self.client;
+        web::json_no_store(
+            status,
+            &ClientInformation {
+                client_id: client.id.as_str(),
+                client_id_issued_at: client.created_at.as_seconds(),
+                client_secret: self.secret.map(Secret::expose),
+                client_secret_expires_at: self.secret.map(|_| 0),
+                registration_client_uri: at.config.endpoint(&format!("{REGISTRATIONS}{}", client.id)),
+                registration_access_token: self.token.expose(),
+                redirect_uris: client.redirect_uris.iter().map(RedirectUri::as_str).collect(),
+                token_endpoint_auth_method: client.auth_method.map(ClientAuthMethod::as_str),
+                grant_types: client.grant_types.iter().map(|grant| grant.as_str()).collect(),
+                response_types: if client.may_use(GrantType::AuthorizationCode) {
+                    &["code"]
+                } else {
+                    &[]
+                },
+                client_name: client.name.as_deref(),
+                id_token_signed_response_alg: client.id_token_algorithm.map(Algorithm::as_str),
+                dpop_bound_access_tokens: client.key_bound,
+                display: &client.display,
             },
-            client_name: client.name.as_deref(),
-            scope: &metadata.scope,
-            id_token_signed_response_alg: client.id_token_algorithm.map(Algorithm::as_str),
-            dpop_bound_access_tokens: client.key_bound,
-            display: &client.display,
-        },
-    ))
+        )
+    }
 }
 
 /// The JSON object that was posted.
-fn document(call: &Call<'_>) -> Result<Map<String, Value>, OAuthError> {
+pub(super) fn document(call: &Call<'_>) -> Result<Map<String, Value>, OAuthError> {
     let mut types = call.request.headers().get_all(header::CONTENT_TYPE).iter();
     let (first, second) = (types.next(), types.next());
     let essence = first

@@ -1,12 +1,13 @@
 //! Browsers in which somebody is signed in. The cookie holds a random id, the store its hash. Every sign-in makes a new
-//! id, so that one that was planted before is worth nothing after (session fixation); a session ends after twelve hours
-//! whatever happens, and with its account.
+//! id, so that one that was planted before is worth nothing after (session fixation). A session ends when it was not used
+//! for two hours, after twelve whatever happens, and with its account.
 
 use std::time::Duration;
 
 use http::HeaderMap;
 
 use super::{Call, Endpoints, cookie};
+use crate::domain::clock::Timestamp;
 use crate::domain::grant::Session;
 use crate::domain::secret::{Secret, SecretHash, SecretKind};
 use crate::domain::user::User;
@@ -14,6 +15,11 @@ use crate::store::StoreError;
 
 /// The longest that a browser stays signed in.
 const LIFETIME: Duration = Duration::from_secs(12 * 3600);
+
+/// How long it may go unused.
+const IDLE: Duration = Duration::from_secs(2 * 3600);
+/// A session is not written down again for less: a page more or less is no news.
+const NEWS: Duration = Duration::from_secs(5 * 60);
 
 /// Proof that somebody is signed in in the browser that a request comes from.
 pub(super) struct SignedIn {
@@ -39,7 +45,14 @@ pub(super) async fn signed_in(at: &Endpoints, call: &Call<'_>) -> Result<Option<
         .as_ref()
         .and_then(|session| at.identity.user(&session.subject))
         .cloned();
-    Ok(session.zip(user).map(|(session, user)| SignedIn { id, session, user }))
+    let Some((session, user)) = session.zip(user) else {
+        return Ok(None);
+    };
+    let until = end(&session, at.now());
+    if until.since(session.expires_at) >= NEWS {
+        at.store.extend_session(&id, until).await?;
+    }
+    Ok(Some(SignedIn { id, session, user }))
 }
 
 /// Signs somebody in: a new session in place of the one that the browser had.
@@ -53,12 +66,17 @@ pub(super) async fn sign_in(
     let session = Session {
         subject: user.subject.clone(),
         authenticated_at: at.now(),
-        expires_at: at.now().plus(LIFETIME),
+        expires_at: at.now().plus(IDLE),
     };
     let (id, previous) = (secret.hash(), presented(at, call));
     at.store.begin_session(&id, &session, previous.as_ref()).await?;
     cookie::set(at, headers, cookie_name(at), secret.expose(), LIFETIME.as_secs());
     Ok(SignedIn { id, session, user })
+}
+
+/// When a session ends if it is not used from now on.
+fn end(session: &Session, now: Timestamp) -> Timestamp {
+    now.plus(IDLE).min(session.authenticated_at.plus(LIFETIME))
 }
 
 /// Signs the browser out.

@@ -190,6 +190,8 @@ pub fn error(error: &OAuthError) -> Answer {
             .headers_mut()
             .insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
     }
+    // For whoever counts failures; it stays inside.
+    answer.extensions_mut().insert(error.code);
     answer
 }
 

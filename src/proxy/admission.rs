@@ -153,7 +153,7 @@ impl Gateway {
         if let Some(per_minute) = upstream.limits.requests_per_minute
             && let Err(wait) = self
                 .rates
-                .admit(index, &permit.subject, per_minute, self.endpoints.now())
+                .admit((index, permit.subject.clone()), per_minute, self.endpoints.now())
         {
             let answer = reply::rpc(
                 StatusCode::TOO_MANY_REQUESTS,

@@ -33,7 +33,10 @@ const CACHED: usize = 20_000;
 #[derive(Debug)]
 pub(super) struct Permit {
     upstream: usize,
+    /// What was granted.
     scope: Scope,
+    /// The same with everything that it implies.
+    effective: Scope,
     expires_at: Timestamp,
     /// The store's count of revocations before it was asked: the permit holds while that stands.
     revocations: u64,
@@ -110,7 +113,7 @@ impl Bearer {
         if permit.key.is_some() || scheme == Scheme::Dpop {
             challenge.check_bound(scheme, permit.key.as_deref(), head, text)?;
         }
-        if !permit.scope.covers(&upstream.scopes) {
+        if !permit.effective.covers(&upstream.scopes) {
             return Err(challenge.insufficient(&permit.scope));
         }
         Ok(permit)
@@ -145,15 +148,17 @@ async fn look_up(
         return Ok(None);
     }
     let user = at.identity.user(&live.grant.subject);
+    let effective = at.config.with_implied(&live.token.scope);
     Ok(Some(Permit {
         upstream: index,
-        identity: headers::identity(upstream, &live.grant, &live.token.scope, user),
+        identity: headers::identity(upstream, &live.grant, &effective, user),
         key: live.token.key,
         expires_at: live.token.expires_at.min(live.grant.expires_at),
         revocations,
         subject: live.grant.subject.as_str().to_owned(),
         client_id: live.grant.client_id.as_str().to_owned(),
         scope: live.token.scope,
+        effective,
     }))
 }
 

@@ -317,6 +317,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Spec: K19
     #[test]
     fn values_are_visible_ascii_and_say_what_they_said() {
         for (text, encoded) in [
@@ -332,6 +333,7 @@ mod tests {
         }
     }
 
+    /// Spec: K18, L8
     #[test]
     fn every_spelling_of_a_guarded_name_is_guarded() {
         let guarded = Guarded(vec!["authorization".to_owned(), "x-forwarded-user".to_owned()]);

@@ -16,11 +16,13 @@ mod access_log;
 mod admission;
 mod bearer;
 mod bridge;
+#[cfg(debug_assertions)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod headers;
 pub mod listener;
 mod origin;
 mod place;
-mod rate;
 mod reply;
 mod route;
 mod verdict;
@@ -44,12 +46,12 @@ use self::headers::{Arrival, Guarded, Hidden, REQUEST_ID};
 use self::listener::{InFlight, InFlightGuard};
 use self::origin::{Origin, Origins};
 use self::place::Place;
-use self::rate::Rates;
 use self::reply::{KEPT_BODY, Refusal};
 use self::route::Routes;
 use self::verdict::{BODY_TOO_LARGE, Late, UPSTREAM_SWITCHED, UPSTREAM_UNAUTHORIZED};
 use self::watchdog::Watchdog;
 use crate::config::Upstream;
+use crate::domain::rate::Rates;
 use crate::domain::secret::random_bytes;
 use crate::oauth::Endpoints;
 use crate::telemetry::{Outcome, StreamGuard, UpstreamMetrics};
@@ -65,7 +67,7 @@ pub struct Gateway {
     endpoints: Arc<Endpoints>,
     routes: Routes,
     bearer: Bearer,
-    rates: Rates,
+    rates: Rates<(usize, String)>,
     /// By the upstream's place in the configuration.
     mounts: Vec<Mount>,
     in_flight: InFlight,

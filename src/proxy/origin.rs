@@ -122,6 +122,7 @@ pub(super) fn preflight(headers: &HeaderMap) -> Answer {
 mod tests {
     use super::*;
 
+    /// Spec: K15
     #[test]
     fn a_preflight_names_the_parameters_that_were_asked_for_and_nothing_else() {
         let mut headers = HeaderMap::new();

@@ -98,6 +98,7 @@ pub(super) fn host(headers: &HeaderMap) -> Result<String, Refusal> {
     let (name, port) = match host.strip_prefix('[') {
         Some(rest) => rest
             .split_once(']')
+            .filter(|(_, port)| port.is_empty() || port.starts_with(':'))
             .map(|(name, port)| (name, port.strip_prefix(':')))
             .filter(|(name, _)| name.bytes().all(|b| b.is_ascii_hexdigit() || b == b':' || b == b'.'))
             .ok_or_else(bad)?,
@@ -118,7 +119,7 @@ pub(super) fn host(headers: &HeaderMap) -> Result<String, Refusal> {
 
 /// Refuses a path that some server behind us could resolve to another: dots, empty segments, encoded separators, anything
 /// that is not plain ASCII.
-fn check_path(path: &str) -> Result<(), &'static str> {
+pub(super) fn check_path(path: &str) -> Result<(), &'static str> {
     if path != "/"
         && path
             .bytes()
@@ -245,6 +246,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Spec: K22
     #[test]
     fn paths_that_mean_two_things_are_refused() {
         for bad in [
@@ -298,7 +300,7 @@ mod tests {
             assert_eq!(of(host).as_deref(), Some(read));
         }
         for bad in [
-            "", "a b", "u@a", "a/b", "a:", "a:b", "a:1:2", "a:999999", "[::1", "[x]", "a,b", "a?b",
+            "", "a b", "u@a", "a/b", "a:", "a:b", "a:1:2", "a:999999", "[::1", "[::1]x", "[x]", "a,b", "a?b",
         ] {
             assert_eq!(of(bad), None, "{bad}");
         }

@@ -27,6 +27,16 @@ use crate::domain::secret::SecretHash;
 pub const MAX_REGISTERED_CLIENTS: usize = 10_000;
 /// Most unfinished authorizations.
 pub const MAX_AUTHORIZATIONS: usize = 10_000;
+/// Most unfinished authorizations of one browser.
+pub const MAX_AUTHORIZATIONS_OF_BROWSER: usize = 20;
+/// Most unfinished authorizations from one address: an office has one.
+pub const MAX_AUTHORIZATIONS_OF_ADDRESS: usize = 500;
+/// Most browsers in which one person is signed in.
+pub const MAX_SESSIONS: usize = 20;
+/// Most grants that one person has with one client for one resource: one for each place where they use it.
+pub const MAX_GRANTS: usize = 100;
+/// Most refreshes of one grant whose tokens are kept: more than an hourly client does before they expire.
+pub const MAX_REFRESHES: u32 = 256;
 /// Wrong attempts after which a code is worth nothing.
 pub const MAX_CODE_ATTEMPTS: u8 = 5;
 
@@ -71,9 +81,10 @@ pub enum StoreError {
 /// What became of a registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Registration {
-    /// It is on record. If the store was full, the longest-registered client without a live grant made room.
+    /// It is on record. If the store was full, an idle client made room: one that never had a grant before any other, the
+    /// longest-registered first.
     Done,
-    /// The store is full of clients with live grants: nobody is evicted for a newcomer.
+    /// The store is full of clients with live grants or something unfinished: nobody is evicted for a newcomer.
     Full,
 }
 
@@ -126,12 +137,19 @@ pub trait Store: Keys + Waiting + Send + Sync + 'static {
 
     /// Puts a client that registered itself on record; see [`Registration`] for the cap of [`MAX_REGISTERED_CLIENTS`].
     async fn register_client(&self, client: &Client) -> Result<Registration, StoreError>;
+    /// Puts a changed registration in the place of the client's own, and forgets the consents for it. Whether there is such
+    /// a client.
+    async fn update_client(&self, client: &Client) -> Result<bool, StoreError>;
+    /// Forgets a client that registered itself, with its consents, and ends its grants. Whether there was one.
+    async fn remove_client(&self, id: &ClientId) -> Result<bool, StoreError>;
     /// A client that registered itself.
     async fn client(&self, id: &ClientId) -> Result<Option<Client>, StoreError>;
 
     // --- the browser
 
-    /// Puts an unfinished authorization on record. Over [`MAX_AUTHORIZATIONS`], the oldest makes room.
+    /// Puts an unfinished authorization on record. Over [`MAX_AUTHORIZATIONS_OF_BROWSER`] or
+    /// [`MAX_AUTHORIZATIONS_OF_ADDRESS`] the oldest of that browser or address makes room, over [`MAX_AUTHORIZATIONS`] the
+    /// oldest of all.
     async fn begin_authorization(&self, id: &SecretHash, request: &AuthorizationRequest) -> Result<(), StoreError>;
     /// An unfinished authorization.
     async fn authorization(&self, id: &SecretHash) -> Result<Option<AuthorizationRequest>, StoreError>;
@@ -149,7 +167,8 @@ pub trait Store: Keys + Waiting + Send + Sync + 'static {
     ) -> Result<Approval, StoreError>;
     /// What was allowed for this key so far.
     async fn consent(&self, key: &ConsentKey) -> Result<Option<Scope>, StoreError>;
-    /// Puts a signed-in browser on record, and ends the session that it had before.
+    /// Puts a signed-in browser on record, and ends the session that it had before; over [`MAX_SESSIONS`] the oldest of that
+    /// person too.
     async fn begin_session(
         &self,
         id: &SecretHash,
@@ -158,6 +177,8 @@ pub trait Store: Keys + Waiting + Send + Sync + 'static {
     ) -> Result<(), StoreError>;
     /// A signed-in browser.
     async fn session(&self, id: &SecretHash) -> Result<Option<Session>, StoreError>;
+    /// Moves the end of a session that is there: somebody was seen.
+    async fn extend_session(&self, id: &SecretHash, expires_at: Timestamp) -> Result<(), StoreError>;
     /// Signs a browser out.
     async fn end_session(&self, id: &SecretHash) -> Result<(), StoreError>;
 

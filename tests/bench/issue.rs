@@ -1,14 +1,16 @@
 //! How many tokens are issued in a second: 64 clients, each replacing its refresh token over and over.
 //!
 //! `bench-issue store DIRECTORY SECONDS` talks to the store, once with flushes shared and once with one flush for each write;
-//! `bench-issue http ADDRESS CLIENT_ID SECONDS < REFRESH_TOKENS` talks to a running gateway. Prints one JSON object.
+//! `bench-issue http KIND SECONDS < PLAN` talks to a running server: KIND is a grant type or `registration`, the plan says where
+//! and as whom. Prints one JSON object.
 
-use std::io::BufRead as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mcpgate::domain::client::{ClientId, GrantType};
 use mcpgate::domain::clock::Timestamp;
 use mcpgate::domain::grant::{
@@ -20,9 +22,10 @@ use mcpgate::domain::uri::Resource;
 use mcpgate::domain::user::Subject;
 use mcpgate::store::sled::SledStore;
 use mcpgate::store::{Issued, Redemption, Rotation, Store};
+use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::Mutex;
+use tokio::sync::{Barrier, Mutex};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -35,8 +38,8 @@ async fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match arguments.as_slice() {
         ["store", directory, seconds] => store(directory, seconds).await,
-        ["http", address, client, seconds] => http(address, client, seconds).await,
-        _ => Err("usage: bench-issue store DIRECTORY SECONDS | http ADDRESS CLIENT_ID SECONDS".into()),
+        ["http", kind, seconds] => http(kind, seconds).await,
+        _ => Err("usage: bench-issue store DIRECTORY SECONDS | http KIND SECONDS < PLAN".into()),
     };
     match outcome {
         Ok(line) => {
@@ -199,64 +202,299 @@ async fn begin(store: &Arc<dyn Store>) -> Result<(GrantId, Secret), Failure> {
     }
 }
 
-async fn http(address: &str, client: &str, seconds: &str) -> Result<String, Failure> {
-    let time = Duration::from_secs(seconds.parse()?);
-    let tokens = std::io::stdin().lock().lines().collect::<Result<Vec<_>, _>>()?;
-    let done = Arc::new(AtomicUsize::new(0));
-    let started = Instant::now();
-    let tasks: Vec<_> = tokens
-        .into_iter()
-        .map(|token| {
-            let (done, address, client) = (Arc::clone(&done), address.to_owned(), client.to_owned());
-            tokio::spawn(async move { refresh_for(&address, &client, token, started, time, &done).await })
-        })
-        .collect();
-    let clients = tasks.len();
-    for task in tasks {
-        task.await??;
-    }
-    Ok(format!(
-        "{{\"clients\": {clients}, \"tokens\": {:.0}}}",
-        rate(done.load(Ordering::Relaxed), started.elapsed())
-    ))
+/// Where tokens are asked for, and as whom. Both servers of the bench give one of these.
+#[derive(serde::Deserialize)]
+struct Plan {
+    address: String,
+    authorize: String,
+    token: String,
+    register: String,
+    resource: String,
+    redirect: String,
+    /// Of a browser in which somebody is signed in who has agreed to this client.
+    cookie: String,
+    client: String,
+    scope: String,
+    machine: Machine,
 }
 
-async fn refresh_for(
-    address: &str,
-    client: &str,
-    mut token: String,
-    started: Instant,
-    time: Duration,
-    done: &AtomicUsize,
-) -> Result<(), Failure> {
-    let mut stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    let mut buffer = Vec::new();
-    while started.elapsed() < time {
-        let body = format!("grant_type=refresh_token&client_id={client}&refresh_token={token}");
-        let head = format!(
-            "POST /token HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n\r\n",
-            body.len()
-        );
-        stream.write_all((head + &body).as_bytes()).await?;
-        buffer.clear();
-        token = loop {
-            if stream.read_buf(&mut buffer).await? == 0 {
-                return Err("the gateway closed the connection".into());
-            }
-            let text = String::from_utf8_lossy(&buffer);
-            if !text.starts_with("HTTP/1.1 200") {
-                return Err(format!("a refresh was refused: {}", text.lines().next().unwrap_or_default()).into());
-            }
-            let found = text
-                .split("\"refresh_token\":\"")
-                .nth(1)
-                .and_then(|rest| rest.split_once('"'));
-            if let Some((next, _)) = found.filter(|_| text.trim_end().ends_with('}')) {
-                break next.to_owned();
-            }
-        };
-        done.fetch_add(1, Ordering::Relaxed);
+/// A client that acts for itself.
+#[derive(serde::Deserialize)]
+struct Machine {
+    client: String,
+    secret: String,
+    scope: String,
+}
+
+/// What is counted.
+#[derive(Clone, Copy)]
+enum Kind {
+    AuthorizationCode,
+    RefreshToken,
+    ClientCredentials,
+    Registration,
+}
+
+async fn http(kind: &str, seconds: &str) -> Result<String, Failure> {
+    let kind = match kind {
+        "authorization_code" => Kind::AuthorizationCode,
+        "refresh_token" => Kind::RefreshToken,
+        "client_credentials" => Kind::ClientCredentials,
+        "registration" => Kind::Registration,
+        other => return Err(format!("no such kind: {other}").into()),
+    };
+    let time = Duration::from_secs(seconds.parse()?);
+    let plan: Arc<Plan> = Arc::new(serde_json::from_reader(std::io::stdin().lock())?);
+    // Nobody is timed before all are ready.
+    let ready = Arc::new(Barrier::new(CLIENTS));
+    let tasks: Vec<_> = (0..CLIENTS)
+        .map(|_| tokio::spawn(work(Arc::clone(&plan), kind, time, Arc::clone(&ready))))
+        .collect();
+    let mut all = 0.0;
+    for task in tasks {
+        all += task.await??;
     }
-    Ok(())
+    Ok(format!("{{\"rate\": {all:.0}}}"))
+}
+
+/// One client: how often in a second it gets what it asks for.
+async fn work(plan: Arc<Plan>, kind: Kind, time: Duration, ready: Arc<Barrier>) -> Result<f64, Failure> {
+    let mut connection = Connection::open(&plan).await?;
+    let mut token = String::new();
+    if let Kind::RefreshToken = kind {
+        token = connection.tokens().await?;
+    }
+    ready.wait().await;
+    let (started, mut done) = (Instant::now(), 0);
+    while started.elapsed() < time {
+        match kind {
+            Kind::AuthorizationCode => drop(connection.tokens().await?),
+            Kind::RefreshToken => token = connection.refresh(&token).await?,
+            Kind::ClientCredentials => connection.credentials().await?,
+            Kind::Registration => connection.register().await?,
+        }
+        done += 1;
+    }
+    Ok(rate(done, started.elapsed()))
+}
+
+/// A kept-alive connection, and the browser's cookies.
+struct Connection {
+    plan: Arc<Plan>,
+    stream: TcpStream,
+    cookies: Vec<(String, String)>,
+}
+
+struct Answer {
+    status: u16,
+    location: Option<String>,
+    body: String,
+}
+
+impl Connection {
+    async fn open(plan: &Arc<Plan>) -> Result<Self, Failure> {
+        let stream = TcpStream::connect(&plan.address).await?;
+        stream.set_nodelay(true)?;
+        let cookies = plan
+            .cookie
+            .split("; ")
+            .filter_map(|pair| pair.split_once('='))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        Ok(Self {
+            plan: Arc::clone(plan),
+            stream,
+            cookies,
+        })
+    }
+
+    /// A whole authorization, in a browser that was here before, and the code's exchange. The refresh token.
+    async fn tokens(&mut self) -> Result<String, Failure> {
+        let verifier: String = Secret::generate(SecretKind::Session).expose().to_owned();
+        let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(verifier.as_bytes()));
+        let plan = Arc::clone(&self.plan);
+        let query = encoded(&[
+            ("response_type", "code"),
+            ("client_id", &plan.client),
+            ("redirect_uri", &plan.redirect),
+            ("scope", &plan.scope),
+            ("state", "bench"),
+            ("resource", &plan.resource),
+            ("code_challenge", &challenge),
+            ("code_challenge_method", "S256"),
+        ]);
+        let mut target = format!("{}?{query}", plan.authorize);
+        let code = loop {
+            let answer = self.ask("GET", &target, "", "").await?;
+            let location = answer
+                .location
+                .ok_or_else(|| format!("{target} did not redirect but said {}: {}", answer.status, answer.body))?;
+            if let Some(query) = location.strip_prefix(&plan.redirect) {
+                break form_urlencoded::parse(query.trim_start_matches('?').as_bytes())
+                    .find(|(name, _)| name == "code")
+                    .map(|(_, code)| code.into_owned())
+                    .ok_or_else(|| format!("no code: {location}"))?;
+            }
+            let own = format!("http://{}", plan.address);
+            location.strip_prefix(&own).unwrap_or(&location).clone_into(&mut target);
+        };
+        let answer = self
+            .exchange(&[
+                ("grant_type", "authorization_code"),
+                ("client_id", &plan.client),
+                ("code", &code),
+                ("redirect_uri", &plan.redirect),
+                ("code_verifier", &verifier),
+                ("resource", &plan.resource),
+            ])
+            .await?;
+        member(&answer, "refresh_token")
+    }
+
+    async fn refresh(&mut self, token: &str) -> Result<String, Failure> {
+        let plan = Arc::clone(&self.plan);
+        let answer = self
+            .exchange(&[
+                ("grant_type", "refresh_token"),
+                ("client_id", &plan.client),
+                ("refresh_token", token),
+                ("resource", &plan.resource),
+            ])
+            .await?;
+        member(&answer, "refresh_token")
+    }
+
+    async fn credentials(&mut self) -> Result<(), Failure> {
+        let plan = Arc::clone(&self.plan);
+        let answer = self
+            .exchange(&[
+                ("grant_type", "client_credentials"),
+                ("client_id", &plan.machine.client),
+                ("client_secret", &plan.machine.secret),
+                ("scope", &plan.machine.scope),
+                ("resource", &plan.resource),
+            ])
+            .await?;
+        member(&answer, "access_token").map(drop)
+    }
+
+    async fn register(&mut self) -> Result<(), Failure> {
+        let plan = Arc::clone(&self.plan);
+        let body = serde_json::json!({
+            "redirect_uris": [plan.redirect],
+            "client_name": "bench",
+            "application_type": "native",
+            "token_endpoint_auth_method": "none",
+            "grant_types": ["authorization_code", "refresh_token"],
+            "response_types": ["code"],
+        });
+        let answer = self
+            .ask("POST", &plan.register, "application/json", &body.to_string())
+            .await?;
+        member(&answer.body, "client_id").map(drop)
+    }
+
+    async fn exchange(&mut self, form: &[(&str, &str)]) -> Result<String, Failure> {
+        let plan = Arc::clone(&self.plan);
+        let answer = self
+            .ask("POST", &plan.token, "application/x-www-form-urlencoded", &encoded(form))
+            .await?;
+        if answer.status == 200 {
+            Ok(answer.body)
+        } else {
+            Err(format!("a token was refused with {}: {}", answer.status, answer.body).into())
+        }
+    }
+
+    async fn ask(&mut self, method: &str, target: &str, media_type: &str, body: &str) -> Result<Answer, Failure> {
+        let mut head = format!("{method} {target} HTTP/1.1\r\nhost: {}\r\n", self.plan.address);
+        if method == "GET" {
+            // Browsers say so, and some servers answer a program with JSON.
+            head.push_str("accept: text/html\r\nsec-fetch-mode: navigate\r\n");
+            let cookies: Vec<_> = self
+                .cookies
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect();
+            head.extend(["cookie: ", &cookies.join("; "), "\r\n"]);
+        } else {
+            head.push_str(&format!(
+                "content-type: {media_type}\r\ncontent-length: {}\r\n",
+                body.len()
+            ));
+        }
+        head.push_str("\r\n");
+        self.stream.write_all((head + body).as_bytes()).await?;
+        let mut buffer = Vec::new();
+        let end = loop {
+            if let Some(at) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
+                break at + 4;
+            }
+            self.more(&mut buffer).await?;
+        };
+        let head = String::from_utf8_lossy(buffer.get(..end).unwrap_or_default()).into_owned();
+        let mut lines = head.split("\r\n");
+        let status = lines
+            .next()
+            .and_then(|line| line.split(' ').nth(1))
+            .ok_or("no status")?
+            .parse()?;
+        let (mut length, mut chunked, mut location) = (0, false, None);
+        for (name, value) in lines.filter_map(|line| line.split_once(": ")) {
+            match name.to_ascii_lowercase().as_str() {
+                "content-length" => length = value.parse()?,
+                "transfer-encoding" => chunked = true,
+                "location" => location = Some(value.to_owned()),
+                "set-cookie" => self.remember(value),
+                _ => {}
+            }
+        }
+        if chunked {
+            while !buffer.ends_with(b"0\r\n\r\n") {
+                self.more(&mut buffer).await?;
+            }
+        } else {
+            while buffer.len() < end + length {
+                self.more(&mut buffer).await?;
+            }
+        }
+        let body = String::from_utf8_lossy(buffer.get(end..).unwrap_or_default()).into_owned();
+        let body = if chunked { joined(&body) } else { body };
+        Ok(Answer { status, location, body })
+    }
+
+    async fn more(&mut self, buffer: &mut Vec<u8>) -> Result<(), Failure> {
+        match self.stream.read_buf(buffer).await? {
+            0 => Err("the server closed the connection".into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn remember(&mut self, line: &str) {
+        let Some((name, value)) = line.split(';').next().and_then(|pair| pair.split_once('=')) else {
+            return;
+        };
+        self.cookies.retain(|(own, _)| own != name);
+        if !value.is_empty() {
+            self.cookies.push((name.to_owned(), value.to_owned()));
+        }
+    }
+}
+
+/// The pieces of a chunked body; none of the servers' answers has a line end in it that is not a chunk's.
+fn joined(body: &str) -> String {
+    body.split("\r\n").skip(1).step_by(2).collect()
+}
+
+fn encoded(pairs: &[(&str, &str)]) -> String {
+    form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(pairs)
+        .finish()
+}
+
+fn member(json: &str, name: &str) -> Result<String, Failure> {
+    let value: serde_json::Value = serde_json::from_str(json)?;
+    let text = value.get(name).and_then(serde_json::Value::as_str);
+    text.map(str::to_owned)
+        .ok_or_else(|| format!("there is no {name} in {json}").into())
 }

@@ -30,7 +30,15 @@ ROUNDS = int(os.environ.get("ROUNDS", "5"))
 SECONDS = int(os.environ.get("SECONDS_PER_ROUND", "4"))
 STREAMS = int(os.environ.get("STREAMS", "2000"))
 PASSWORD = secrets.token_urlsafe(16)
-PORTS = {"upstream": 18101, "gateway": 18102, "admin": 18103, "quiet": 18104, "quiet_admin": 18105, "plain": 18106, "nginx": 18107}
+PORTS = {"upstream": 18101, "gateway": 18102, "admin": 18103, "quiet": 18104, "quiet_admin": 18105, "plain": 18106, "nginx": 18107, "better-auth": 18108}
+# What 64 clients ask for in turn: the label of the table, and what `bench-issue` calls it.
+KINDS = {
+    "`authorization_code`, with the browser's part": "authorization_code",
+    "`refresh_token`": "refresh_token",
+    "`client_credentials`": "client_credentials",
+    "registrations": "registration",
+}
+MACHINE_SECRET = secrets.token_urlsafe(32)
 CALL = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "answer", "arguments": {"question": "x" * 180}, "_meta": {"progressToken": "bench"}}})
 children = []
 
@@ -69,6 +77,7 @@ def gateway_yaml(scratch, name, port, admin):
     path.write_text(
         f"public_url: http://127.0.0.1:{port}\nlisten: 127.0.0.1:{port}\nadmin: {{ listen: \"127.0.0.1:{admin}\" }}\n"
         f"store: {{ sled: {{ path: \"{scratch}/{name}-data\" }} }}\n"
+        f"oauth:\n  clients:\n    - {{ client_id: bench-machine, client_secret: \"{MACHINE_SECRET}\", grant_types: [client_credentials] }}\n"
         f"users:\n  - {{ username: ada, password_hash: \"{hashed}\", email: ada@example.com, groups: [engineering] }}\n"
         f"upstreams:\n  - {{ name: bench, path: /mcp, url: \"http://127.0.0.1:{PORTS['upstream']}/mcp\" }}\n"
     )
@@ -106,6 +115,17 @@ class Person:
         fields.update(add)
         return self.ask("POST", action, urllib.parse.urlencode(fields), {"content-type": "application/x-www-form-urlencoded"})
 
+    def plan(self):
+        """What `bench-issue` needs to ask for tokens as this person does, who has agreed once."""
+        self.tokens()
+        return {
+            "address": f"127.0.0.1:{self.port}", "authorize": "/authorize", "token": "/token", "register": "/register",
+            "resource": f"http://127.0.0.1:{self.port}/mcp", "redirect": "http://127.0.0.1:9/callback",
+            "cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items()),
+            "client": self.client, "scope": "offline_access",
+            "machine": {"client": "bench-machine", "secret": MACHINE_SECRET, "scope": ""},
+        }
+
     def follow(self, answer):
         status, headers, text = answer
         while status in (302, 303) and (headers["location"].startswith("/") or headers["location"].startswith(f"http://127.0.0.1:{self.port}/")):
@@ -117,7 +137,7 @@ class Person:
         verifier = secrets.token_urlsafe(48)
         challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
         redirect = "http://127.0.0.1:9/callback"
-        query = urllib.parse.urlencode({"response_type": "code", "client_id": self.client, "redirect_uri": redirect, "code_challenge": challenge, "code_challenge_method": "S256"})
+        query = urllib.parse.urlencode({"response_type": "code", "client_id": self.client, "scope": "offline_access", "redirect_uri": redirect, "code_challenge": challenge, "code_challenge_method": "S256"})
         answer = self.follow(self.ask("GET", f"/authorize?{query}"))
         if 'name="password"' in answer[2]:
             answer = self.follow(self.form(answer[2], {"username": "ada", "password": PASSWORD}))
@@ -249,14 +269,46 @@ def run(scratch, nginx):
         port, bearer = targets[name]
         memory[name] = asyncio.run(hold_streams(port, "/mcp", bearer, child))
     print("tokens", flush=True)
-    refresh = "\n".join(person.tokens()["refresh_token"] for _ in range(64))
-    over_http = json.loads(subprocess.run(["taskset", "-c", "1", TARGET / "examples" / "bench-issue", "http", f"127.0.0.1:{ports['gateway']}", person.client, "5"], input=refresh, text=True, capture_output=True, check=True).stdout)
+    issued = issue(scratch, person)
     stop_all()
     stored = json.loads(subprocess.run([TARGET / "examples" / "bench-issue", "store", scratch / "issue", "5"], text=True, capture_output=True, check=True).stdout)
-    write(nginx, rates, busy, calm, events, memory, over_http, stored)
+    write(nginx, rates, busy, calm, events, memory, issued, stored)
 
 
-def write(nginx, rates, busy, calm, events, memory, over_http, stored):
+def node_modules():
+    """Better Auth as installed, and its version."""
+    home = ROOT / "tests" / "bench" / "better-auth"
+    package = home / "node_modules" / "better-auth" / "package.json"
+    if not package.exists():
+        sys.exit("Better Auth is not installed: run tests/setup.sh bench")
+    return home, json.loads(package.read_text())["version"]
+
+
+def issue(scratch, person):
+    """Rates for each server and kind, a value for each round; servers take turns, one core for either, one for the load."""
+    home, _ = node_modules()
+    directory = scratch / "better-auth"
+    directory.mkdir()
+    log = open(scratch / "better-auth.log", "wb")
+    child = subprocess.Popen(["taskset", "-c", "0", "node", home / "server.mjs", str(PORTS["better-auth"]), directory], stdout=subprocess.PIPE, stderr=log, text=True)
+    children.append(child)
+    line = child.stdout.readline()
+    if not line:
+        sys.exit("Better Auth did not start:\n" + (scratch / "better-auth.log").read_text())
+    plans = {"mcpgate": person.plan(), "better-auth": json.loads(line)}
+    rates = {name: {kind: [] for kind in KINDS.values()} for name in plans}
+    for turn in range(ROUNDS):
+        for kind in KINDS.values():
+            for name, plan in plans.items():
+                done = subprocess.run(["taskset", "-c", "1", TARGET / "examples" / "bench-issue", "http", kind, str(SECONDS)], input=json.dumps(plan), text=True, capture_output=True)
+                if done.returncode != 0:
+                    sys.exit(f"{kind} at {name}: {done.stderr}")
+                rates[name][kind].append(json.loads(done.stdout)["rate"])
+                print(f"round {turn + 1}: {name} {kind} {rates[name][kind][-1]}", flush=True)
+    return rates
+
+
+def write(nginx, rates, busy, calm, events, memory, issued, stored):
     median = statistics.median
     base = {name: median(values) for name, values in rates.items()}
     lines = [
@@ -272,16 +324,25 @@ def write(nginx, rates, busy, calm, events, memory, over_http, stored):
     lines += [f"| {name} | {rest:.1f} | {each:.1f} |" for name, (rest, each) in memory.items()]
     lines += [
         "",
-        "| tokens issued in a second by 64 clients | |",
+        "| in a second, for 64 clients | mcpgate | Better Auth | ratio |",
+        "| --- | --- | --- | --- |",
+    ]
+    for label, kind in KINDS.items():
+        ours, theirs = issued["mcpgate"][kind], issued["better-auth"][kind]
+        lines.append(f"| {label} | {row(label, ours)} | {row(label, theirs)} | {median(ours) / max(median(theirs), 1):.1f} |")
+    lines += [
+        "",
+        "| refresh tokens replaced in a second by 64 writers | |",
         "| --- | --- |",
-        f"| through `/token`, each client replacing its own refresh token | {over_http['tokens']:,} |",
         f"| the store alone, writers share a flush | {stored['shared']:,} |",
         f"| the store alone, one flush for each write | {stored['alone']:,} |",
         f"| ratio of the two | {stored['shared'] / max(stored['alone'], 1):.1f} |",
     ]
+    _, better_auth = node_modules()
+    node = subprocess.run(["node", "--version"], capture_output=True, text=True).stdout.strip()
     version = subprocess.run([nginx, "-v"], capture_output=True, text=True).stderr.strip().split("/")[-1]
     rustc = subprocess.run(["rustc", "--version"], capture_output=True, text=True).stdout.split()[1]
-    lines += ["", f"{time.strftime('%Y-%m-%d')}; {os.cpu_count()} cores, Linux {platform.release().split('-')[0]}, nginx {version}, rustc {rustc}; {ROUNDS} rounds of {SECONDS} s, medians (and extremes)."]
+    lines += ["", f"{time.strftime('%Y-%m-%d')}; {os.cpu_count()} cores, Linux {platform.release().split('-')[0]}, nginx {version}, rustc {rustc}, Better Auth {better_auth} on Node {node}; {ROUNDS} rounds of {SECONDS} s, medians (and extremes)."]
     path = ROOT / "docs" / "benchmarks.md"
     text = path.read_text()
     begin, end = "<!-- measured: begin -->", "<!-- measured: end -->"

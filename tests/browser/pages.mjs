@@ -162,6 +162,7 @@ async function looksRight(page, where) {
 const checks = [];
 const check = (name, run) => checks.push({ name, run });
 
+// Spec: D9, E2, E5
 check("sign in, allow, and the app has a token", async ({ browser, resource, callback }) => {
   const client = await register("Notebook", "none", callback.redirect);
   const asked = authorization(client, resource);
@@ -178,6 +179,7 @@ check("sign in, allow, and the app has a token", async ({ browser, resource, cal
   await page.context().close();
 });
 
+// Spec: E8
 check("a wrong password is said to be wrong, and the next try works", async ({ browser, resource, callback }) => {
   const client = await register("Notebook", "none", callback.redirect);
   const page = await window(browser);
@@ -192,6 +194,7 @@ check("a wrong password is said to be wrong, and the next try works", async ({ b
   await page.context().close();
 });
 
+// Spec: D17, E2
 check("deny tells the app and gives it nothing", async ({ browser, resource, callback }) => {
   const client = await register("Notebook", "none", callback.redirect);
   const asked = authorization(client, resource);
@@ -205,6 +208,7 @@ check("deny tells the app and gives it nothing", async ({ browser, resource, cal
   await page.context().close();
 });
 
+// Spec: E7
 check("consent is remembered for an app with a secret, and asked again of one without", async ({ browser, resource, callback }) => {
   const page = await window(browser);
   for (const [method, remembered] of [["client_secret_post", true], ["none", false]]) {
@@ -249,6 +253,7 @@ check("the keyboard is enough", async ({ browser, resource, callback }) => {
   await page.context().close();
 });
 
+// Spec: E12
 check("everything works without JavaScript", async ({ browser, resource, callback }) => {
   const client = await register("Notebook", "none", callback.redirect);
   const asked = authorization(client, resource);
@@ -261,6 +266,7 @@ check("everything works without JavaScript", async ({ browser, resource, callbac
   await page.context().close();
 });
 
+// Spec: E10
 check("another account, signing out", async ({ browser, resource, callback }) => {
   const client = await register("Notebook", "none", callback.redirect);
   const page = await window(browser);
@@ -277,6 +283,7 @@ check("another account, signing out", async ({ browser, resource, callback }) =>
   await page.context().close();
 });
 
+// Spec: D21, L2
 check("a link is worth nothing in another browser", async ({ browser, resource, callback }) => {
   const client = await register("Notebook", "none", callback.redirect);
   const [own, other] = [await window(browser), await window(browser)];
@@ -323,6 +330,7 @@ check("every page fits and can be read: wide and narrow, light and dark", async 
   }
 });
 
+// Spec: E5, L7
 check("the browser has nothing to complain about", async () => assert.deepEqual(complaints, []));
 
 // --- go

@@ -23,7 +23,7 @@ async function mcpc(...args) {
 }
 
 /** Gives its own process more than the five seconds that it waits for it, for machines that are busy. */
-async function connect(tries = 3) {
+async function connect(tries = 5) {
   try {
     await mcpc('connect', MCP_URL, SESSION);
   } catch (error) {
@@ -59,7 +59,7 @@ await main(async () => {
       desktop.checkOnce();
     });
     console.log(`CLIENT ${CLIENT_DOCUMENT ?? kept().match(/mgc_[\w-]+/)?.[0]}`);
-    await step('connect starts a session', 60, () => connect());
+    await step('connect starts a session', 150, () => connect());
     await step('tools/list names the tools of the server', 20, async () => {
       const tools = await mcpc(SESSION, 'tools-list');
       for (const name of ['echo', 'trigger-long-running-operation']) check(tools.includes(`"${name}"`), `no ${name} in ${tools}`);

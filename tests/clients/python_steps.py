@@ -86,7 +86,7 @@ class Progress:
         # The last report leaves the server together with the result.
         check(len(self.times) >= STEPS - 1, f"{len(self.times)} reports instead of {STEPS}")
         ahead = end - self.times[0]
-        check(ahead > DURATION / 2, f"the first report came {ahead:.2f} s before the result")
+        check(ahead > DURATION / 4, f"the first report came {ahead:.2f} s before the result")
 
 
 def run(work: Callable[[], Awaitable[None]], end: str = "the session is ended") -> int:

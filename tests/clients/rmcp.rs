@@ -165,7 +165,7 @@ async fn converse(running: &Running, watcher: &Watcher) -> Result<(), Failure> {
             .map(|first| end.duration_since(*first))
             .unwrap_or_default();
         // The last report leaves the server together with the result.
-        if times.len() < STEPS - 1 || ahead < Duration::from_secs(DURATION) / 2 {
+        if times.len() < STEPS - 1 || ahead < Duration::from_secs(DURATION) / 4 {
             return Err(format!("{} reports, the first {ahead:?} before the result", times.len()).into());
         }
         Ok(())

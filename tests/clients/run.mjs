@@ -50,9 +50,9 @@ const DOCUMENT = {
 };
 /** One restart in order, and one as by a crash. */
 const RESTARTS = { everything: 'SIGTERM', modern: 'SIGKILL' };
-const CLIENT_SECONDS = 160;
+const CLIENT_SECONDS = 300;
 /** Clients mostly wait: for tokens to expire and for the gateway to restart. */
-const AT_ONCE = 8;
+const AT_ONCE = 6;
 /** How long the gateway may take to stop when nobody is connected any more. */
 const STOP_SECONDS = 5;
 

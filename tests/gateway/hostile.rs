@@ -78,6 +78,7 @@ impl<'a> Table<'a> {
 const CALL: &str = r#"{"jsonrpc":"2.0","id":7,"method":"tools/list"}"#;
 
 /// Framing, heads and hosts: all of them carry a good token, so only the head is at fault.
+/// Spec: K13, K22
 #[tokio::test]
 async fn heads_that_could_be_read_in_two_ways() {
     let gateway = Gateway::start().await;
@@ -323,6 +324,7 @@ async fn heads_that_could_be_read_in_two_ways() {
 }
 
 /// Paths that mean one thing here and another thing behind us.
+/// Spec: I1, K9, K22
 #[tokio::test]
 async fn paths_that_try_to_leave_their_mount() {
     let gateway = Gateway::start().await;
@@ -385,6 +387,7 @@ async fn paths_that_try_to_leave_their_mount() {
 }
 
 /// What an `Authorization` header can get wrong.
+/// Spec: H3, H4, H7, H8, H9, I5
 #[tokio::test]
 async fn tokens_that_are_none() {
     let gateway = Gateway::start().await;
@@ -579,6 +582,7 @@ async fn tokens_that_are_none() {
 }
 
 /// K13: browsers from elsewhere, with a good token.
+/// Spec: K13, K14, K15
 #[tokio::test]
 async fn origins_that_are_not_ours() {
     let gateway = Gateway::start().await;
@@ -652,6 +656,7 @@ async fn origins_that_are_not_ours() {
 }
 
 /// RFC 9700 §4.13: nobody but the gateway says who calls, however they spell it.
+/// Spec: K18, K19, L8
 #[tokio::test]
 async fn identity_headers_from_outside_never_arrive() {
     let gateway = Gateway::start().await;
@@ -742,6 +747,7 @@ async fn identity_headers_from_outside_never_arrive() {
 }
 
 /// `/authorize`: before client and redirect URI are verified nothing is sent anywhere; afterwards errors go to the client.
+/// Spec: D2, D3, D5, D6, D7, D10, L1, L4
 #[tokio::test]
 async fn authorization_requests_that_are_wrong() {
     let gateway = Gateway::start().await;
@@ -968,6 +974,7 @@ async fn authorization_requests_that_are_wrong() {
 }
 
 /// `/token`: every fault is JSON with the right code, and no fault of another burns a code.
+/// Spec: F1, F3, F4, F5, F7, F11
 #[tokio::test]
 async fn token_requests_that_are_wrong() {
     let gateway = Gateway::start().await;
@@ -1286,6 +1293,7 @@ async fn token_requests_that_are_wrong() {
 }
 
 /// `/register` and `/revoke`.
+/// Spec: C4, C7, G1
 #[tokio::test]
 async fn registrations_and_revocations_that_are_wrong() {
     let gateway = Gateway::start().await;
@@ -1455,6 +1463,7 @@ async fn registrations_and_revocations_that_are_wrong() {
 }
 
 /// The pages' forms, posted by somebody who should not.
+/// Spec: E3
 #[tokio::test]
 async fn forms_that_nobody_filled_in() {
     let gateway = Gateway::start().await;

@@ -12,9 +12,12 @@
 
 mod advertised;
 mod edges;
+mod generations;
+mod guards;
 mod hostile;
 mod http1;
 mod person;
 mod proxying;
 mod setup;
+mod step_up;
 mod stories;

@@ -183,6 +183,7 @@ async fn read_until(stream: &mut TcpStream, what: &[u8]) -> Vec<u8> {
 }
 
 /// Python clients wait for the head of the event stream before they do anything else; there may never be an event in it.
+/// Spec: K1, K3
 #[tokio::test]
 async fn the_head_of_an_event_stream_comes_before_any_event() {
     let proxied = Proxied::start("").await;
@@ -215,6 +216,7 @@ async fn the_head_of_an_event_stream_comes_before_any_event() {
     panic!("the upstream's connection stays open after the client has gone");
 }
 
+/// Spec: K1
 #[tokio::test]
 async fn events_pass_as_they_happen() {
     let proxied = Proxied::start("").await;
@@ -233,6 +235,7 @@ async fn events_pass_as_they_happen() {
 }
 
 /// K4: a stream may be silent for longer than any response may take to begin.
+/// Spec: K4
 #[tokio::test]
 async fn a_silent_stream_outlives_the_response_timeout() {
     let proxied = Proxied::start("response_timeout: 1s").await;
@@ -247,6 +250,7 @@ async fn a_silent_stream_outlives_the_response_timeout() {
     );
 }
 
+/// Spec: K4
 #[tokio::test]
 async fn a_stream_is_cut_after_the_silence_that_is_allowed() {
     let proxied = Proxied::start("idle_stream: 1s").await;
@@ -261,6 +265,7 @@ async fn a_stream_is_cut_after_the_silence_that_is_allowed() {
 }
 
 /// Contract §6: 504 with the request's id.
+/// Spec: K3, K24
 #[tokio::test]
 async fn a_server_that_does_not_answer_is_a_504_with_the_request_s_id() {
     let proxied = Proxied::start("response_timeout: 1s").await;
@@ -276,6 +281,7 @@ async fn a_server_that_does_not_answer_is_a_504_with_the_request_s_id() {
     panic!("the upstream is still being waited for");
 }
 
+/// Spec: K24
 #[tokio::test]
 async fn a_server_that_fails_is_a_502_with_the_request_s_id() {
     let proxied = Proxied::start("").await;
@@ -311,6 +317,7 @@ async fn a_server_that_fails_is_a_502_with_the_request_s_id() {
 }
 
 /// H14: never a 401 to somebody whose token is good, or the client throws its session away.
+/// Spec: B11, H14, K21
 #[tokio::test]
 async fn the_upstream_s_own_401_never_reaches_the_client() {
     let proxied = Proxied::start("").await;
@@ -327,6 +334,7 @@ async fn the_upstream_s_own_401_never_reaches_the_client() {
 }
 
 /// K2: clients tell the protocol's era by these.
+/// Spec: K2, K6
 #[tokio::test]
 async fn other_statuses_and_bodies_pass_as_they_are() {
     let proxied = Proxied::start("").await;
@@ -339,6 +347,7 @@ async fn other_statuses_and_bodies_pass_as_they_are() {
     }
 }
 
+/// Spec: K5, K8, K16, K17, K21
 #[tokio::test]
 async fn what_an_upstream_may_not_say_is_left_out() {
     let proxied = Proxied::start("").await;
@@ -374,6 +383,7 @@ async fn what_an_upstream_may_not_say_is_left_out() {
 }
 
 /// K5, K18, K19: what passes and what does not, as the upstream's socket sees it.
+/// Spec: I6, K5, K18, K19, K20
 #[tokio::test]
 async fn the_upstream_gets_its_own_host_and_nothing_of_the_client_s_secrets() {
     let proxied = Proxied::start("").await;
@@ -427,6 +437,7 @@ async fn the_upstream_gets_its_own_host_and_nothing_of_the_client_s_secrets() {
 }
 
 /// The mount with and without a slash is the endpoint itself; what is below goes below.
+/// Spec: K9
 #[tokio::test]
 async fn paths_map_onto_the_upstream_s_endpoint() {
     let gateway = Gateway::start().await;
@@ -507,6 +518,7 @@ async fn expect_100_continue_is_answered_where_the_body_is_wanted() {
 }
 
 /// Contract §7: the method, also of a message that came in pieces.
+/// Spec: L18
 #[tokio::test]
 async fn a_message_in_pieces_is_counted_by_its_method() {
     let proxied = Proxied::start("").await;
@@ -556,6 +568,7 @@ async fn a_broken_body_at_an_endpoint_is_the_clients_fault() {
 }
 
 /// Contract §6: 413, whether the length is declared or found out.
+/// Spec: K6
 #[tokio::test]
 async fn a_body_over_the_limit_is_a_413() {
     let proxied = Proxied::start("body: 64KiB").await;
@@ -583,6 +596,7 @@ async fn a_body_over_the_limit_is_a_413() {
 }
 
 /// Bodies of every size arrive whole, with a length and in chunks.
+/// Spec: K1, K6
 #[tokio::test]
 async fn bodies_arrive_byte_for_byte() {
     let gateway = Gateway::start_with(|yaml| yaml.replace("body: 64KiB", "body: 4MiB")).await;
@@ -627,6 +641,7 @@ async fn bodies_arrive_byte_for_byte() {
     }
 }
 
+/// Spec: K25
 #[tokio::test]
 async fn one_subject_s_requests_are_limited() {
     let proxied = Proxied::start("requests_per_minute: 3").await;
@@ -641,6 +656,7 @@ async fn one_subject_s_requests_are_limited() {
 }
 
 /// A pooled connection that the upstream has closed meanwhile is not what a POST fails on.
+/// Spec: K24
 #[tokio::test]
 async fn a_post_after_the_upstream_closed_its_idle_connection_succeeds() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -681,6 +697,7 @@ async fn a_post_after_the_upstream_closed_its_idle_connection_succeeds() {
 }
 
 /// Stopping: nothing new is taken, what is in flight finishes, and then it is over at once.
+/// Spec: L22
 #[tokio::test]
 async fn stopping_waits_for_what_is_in_flight_and_no_longer() {
     let proxied = Proxied::start("").await;

@@ -7,6 +7,7 @@ use crate::person::{Browser, REDIRECT, Tokens, authorize_target, redeem, refresh
 use crate::setup::Gateway;
 
 /// The main job: a client that knows nothing but the MCP URL ends up with a tool call, and the server knows who calls.
+/// Spec: H1, H2, A2, B2, F12
 #[tokio::test]
 async fn a_client_signs_in_and_the_server_sees_who_calls() {
     let gateway = Gateway::start().await;
@@ -95,7 +96,8 @@ async fn a_client_signs_in_and_the_server_sees_who_calls() {
     assert_eq!(gateway.call("one", Some(&next.access)).await.status, 200);
 }
 
-/// Spec I1: what was allowed for one server opens no other.
+/// What was allowed for one server opens no other.
+/// Spec: H3, I1
 #[tokio::test]
 async fn a_token_for_one_upstream_is_worth_nothing_at_another() {
     let gateway = Gateway::start().await;
@@ -117,6 +119,7 @@ async fn a_token_for_one_upstream_is_worth_nothing_at_another() {
 }
 
 /// Contract §6: scopes that the upstream needs and the token lacks are named in a 403.
+/// Spec: H5, H7
 #[tokio::test]
 async fn a_token_without_the_upstream_s_scope_is_told_which_one_it_needs() {
     let gateway = Gateway::start().await;
@@ -137,6 +140,7 @@ async fn a_token_without_the_upstream_s_scope_is_told_which_one_it_needs() {
 }
 
 /// H12, F19: time, revocation and a vanished account all close the door, on the very next request.
+/// Spec: H3, H10, H12
 #[tokio::test]
 async fn expiry_and_revocation_close_the_door_at_once() {
     let gateway = Gateway::start().await;
@@ -161,6 +165,7 @@ async fn expiry_and_revocation_close_the_door_at_once() {
 }
 
 /// Nobody has to sign in again because the gateway was restarted.
+/// Spec: C10
 #[tokio::test]
 async fn everything_survives_a_restart() {
     let gateway = Gateway::start().await;
@@ -173,6 +178,7 @@ async fn everything_survives_a_restart() {
 }
 
 /// An account that is taken out of the configuration takes its tokens with it.
+/// Spec: F19, H12
 #[tokio::test]
 async fn the_tokens_of_a_removed_account_are_worth_nothing() {
     let gateway = Gateway::start().await;
@@ -192,6 +198,7 @@ async fn the_tokens_of_a_removed_account_are_worth_nothing() {
 }
 
 /// F10: whoever replays a code ends what the code became.
+/// Spec: F10
 #[tokio::test]
 async fn a_replayed_code_revokes_what_it_became() {
     let gateway = Gateway::start().await;
@@ -208,6 +215,7 @@ async fn a_replayed_code_revokes_what_it_became() {
 }
 
 /// F14, F15: a retry gets the same answer, a thief ends the family.
+/// Spec: F14, F15, L9
 #[tokio::test]
 async fn a_refresh_may_be_retried_but_not_stolen() {
     let gateway = Gateway::start().await;
@@ -227,6 +235,7 @@ async fn a_refresh_may_be_retried_but_not_stolen() {
 }
 
 /// F10 under a race: one code, many hands, one winner.
+/// Spec: F10, L11
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_code_that_many_redeem_at_once_has_one_winner() {
     let gateway = std::sync::Arc::new(Gateway::start().await);
@@ -250,6 +259,7 @@ async fn a_code_that_many_redeem_at_once_has_one_winner() {
 }
 
 /// Scopes with `groups`: only members are granted them.
+/// Spec: D13
 #[tokio::test]
 async fn a_scope_for_a_group_goes_to_its_members_only() {
     let gateway =
@@ -267,6 +277,7 @@ async fn a_scope_for_a_group_goes_to_its_members_only() {
 }
 
 /// Clients of revision 2025-03-26 look at the root without asking; a prefix moves what is advertised, not what answers.
+/// Spec: A10, A13
 #[tokio::test]
 async fn endpoints_answer_at_the_root_and_under_the_prefix() {
     let gateway =
@@ -304,6 +315,7 @@ async fn endpoints_answer_at_the_root_and_under_the_prefix() {
 }
 
 /// B6: with one upstream the path-less document is its own; with several there is none unless one is named.
+/// Spec: B6
 #[tokio::test]
 async fn the_root_resource_document_follows_the_configuration() {
     let several = Gateway::start().await;
@@ -341,6 +353,7 @@ async fn the_root_resource_document_follows_the_configuration() {
 }
 
 /// RFC 9207 off: neither announced nor sent, for clients that drop `iss`.
+/// Spec: A8
 #[tokio::test]
 async fn the_issuer_in_the_response_can_be_switched_off_entirely() {
     let gateway = Gateway::start_with(|yaml| yaml.replace("oauth:\n", "oauth:\n  issuer_in_response: false\n")).await;
@@ -358,6 +371,7 @@ async fn the_issuer_in_the_response_can_be_switched_off_entirely() {
 }
 
 /// Registration off: the endpoint is not advertised and refuses; configured clients go on.
+/// Spec: A7, C28
 #[tokio::test]
 async fn a_closed_gateway_serves_the_clients_that_it_knows() {
     let gateway =
@@ -388,6 +402,7 @@ async fn a_closed_gateway_serves_the_clients_that_it_knows() {
 }
 
 /// Contract §4: the metrics tell what happened, and nothing else listens where they are.
+/// Spec: F22, G7, L18
 #[tokio::test]
 async fn metrics_count_what_happened_without_a_name_in_them() {
     let gateway = Gateway::start().await;
@@ -435,6 +450,7 @@ async fn metrics_count_what_happened_without_a_name_in_them() {
 }
 
 /// Contract §6: what cannot be read lets nobody in, and says when to come back.
+/// Spec: H12
 #[tokio::test]
 async fn a_store_that_cannot_be_read_lets_nobody_in() {
     let gateway = Gateway::start().await;

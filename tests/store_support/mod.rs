@@ -54,6 +54,7 @@ pub fn client(created_at: u64) -> Client {
         id_token_algorithm: None,
         key_bound: false,
         permissions: Permissions::default(),
+        registration_token: None,
         created_at: at(created_at),
     }
 }

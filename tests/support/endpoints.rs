@@ -24,6 +24,7 @@ use mcpgate::domain::client::{Client, ClientId};
 use mcpgate::domain::clock::{Clock as _, ManualClock, Timestamp};
 use mcpgate::domain::grant::{AuthorizationCode, AuthorizationRequest, LiveToken, RequestDetails};
 use mcpgate::domain::pkce::CodeChallenge;
+use mcpgate::domain::rate::Rates;
 use mcpgate::domain::scope::Scope;
 use mcpgate::domain::secret::{Secret, SecretKind};
 use mcpgate::domain::uri::{HostPattern, Resource};
@@ -74,6 +75,7 @@ pub fn config() -> Config {
         name: name.parse().unwrap(),
         description: None,
         groups: groups.map(|group| vec![group.to_owned()]),
+        implies: Scope::empty(),
     };
     Config {
         public_url: PublicUrl {
@@ -240,6 +242,7 @@ impl Gateway {
             keyring: Keyring::default(),
             // Started a while ago: proofs of now need no nonce.
             proofs: Proofs::new([8; 32], Timestamp::from_millis(1_799_999_000_000)),
+            limits: Rates::new(),
         };
         Self { at, clock }
     }

@@ -93,6 +93,26 @@ impl Store for Memory {
         .await
     }
 
+    async fn update_client(&self, client: &Client) -> Result<bool, StoreError> {
+        self.with(|records| match records.clients.get_mut(&client.id) {
+            Some(own) => {
+                *own = client.clone();
+                true
+            }
+            None => false,
+        })
+        .await
+    }
+
+    async fn remove_client(&self, id: &ClientId) -> Result<bool, StoreError> {
+        self.revocations.fetch_add(1, Ordering::SeqCst);
+        self.with(|records| {
+            records.grants.retain(|_, grant| grant.client_id != *id);
+            records.clients.remove(id).is_some()
+        })
+        .await
+    }
+
     async fn client(&self, id: &ClientId) -> Result<Option<Client>, StoreError> {
         self.with(|records| records.clients.get(id).cloned()).await
     }
@@ -159,6 +179,15 @@ impl Store for Memory {
 
     async fn session(&self, id: &SecretHash) -> Result<Option<Session>, StoreError> {
         self.with(|records| records.sessions.get(id).cloned()).await
+    }
+
+    async fn extend_session(&self, id: &SecretHash, expires_at: Timestamp) -> Result<(), StoreError> {
+        self.with(|records| {
+            if let Some(session) = records.sessions.get_mut(id) {
+                session.expires_at = expires_at;
+            }
+        })
+        .await
     }
 
     async fn end_session(&self, id: &SecretHash) -> Result<(), StoreError> {

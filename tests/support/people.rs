@@ -76,6 +76,7 @@ pub fn client(id: &str, redirect_uris: &[&str], secret: bool) -> Client {
         id_token_algorithm: None,
         key_bound: false,
         permissions: mcpgate::domain::client::Permissions::default(),
+        registration_token: None,
         created_at: Timestamp::from_millis(0),
     }
 }

@@ -1,10 +1,12 @@
 //! Error pages: what happened, what to do about it, and the code that the operator or the app's makers understand.
 
+use std::time::Duration;
+
 use http::StatusCode;
 use http::header::{self, HeaderValue};
 use maud::html;
 
-use super::{Answer, Endpoints, page};
+use super::{Answer, Endpoints, page, words};
 use crate::domain::error::{ErrorCode, OAuthError};
 
 /// An error that a person sees.
@@ -119,6 +121,21 @@ impl Problem {
             ),
             advice: "Go back to the app and try again.",
             code: "foreign_form",
+            detail: None,
+        }
+    }
+
+    /// Too many requests from this address.
+    pub(in crate::oauth) fn too_often(wait: Duration) -> Self {
+        Self {
+            status: StatusCode::TOO_MANY_REQUESTS,
+            title: "Too many requests",
+            what: format!(
+                "Your network has asked for this page too often. It is there again in {}.",
+                words::duration(wait)
+            ),
+            advice: "Wait a moment and try again. If it stays this way, tell whoever runs this gateway.",
+            code: "too_many_requests",
             detail: None,
         }
     }

@@ -55,7 +55,7 @@ impl Grant for JwtBearerGrant {
             .scope
             .unwrap_or_else(|| at.config.default_scope(assertion.upstream))
             .filtered(|token| known.contains(token.as_str()) && at.config.may_be_granted(assertion.user, token));
-        let scope = narrowed(request, &most)?;
+        let scope = narrowed(&at.config, request, &most)?;
         let now = at.now();
         let grant = Family {
             subject: assertion.user.subject.clone(),

@@ -233,7 +233,7 @@ pub(in crate::oauth) fn may_reach(client: &Client, upstream: &Upstream) -> Resul
 }
 
 /// What a token may do at most, narrowed to what the request asks for (RFC 6749 §3.3). Never widened.
-fn narrowed(request: &TokenRequest<'_>, most: &Scope) -> Result<Scope, OAuthError> {
+fn narrowed(config: &Config, request: &TokenRequest<'_>, most: &Scope) -> Result<Scope, OAuthError> {
     let invalid = |description: &'static str| {
         let cause = format!("client {}: {description}", request.client.id);
         OAuthError::new(ErrorCode::InvalidScope, description).because(cause)
@@ -242,7 +242,7 @@ fn narrowed(request: &TokenRequest<'_>, most: &Scope) -> Result<Scope, OAuthErro
         return Ok(most.clone());
     };
     let asked: Scope = asked.parse().map_err(|_| invalid("scope is malformed"))?;
-    if most.covers(&asked) {
+    if config.covers(most, &asked) {
         Ok(asked)
     } else {
         Err(invalid("more scope was asked for than can be granted"))
@@ -266,7 +266,7 @@ fn own_scope(at: &Endpoints, request: &TokenRequest<'_>, upstream: &Upstream) ->
         !personal && named.unwrap_or(!for_groups)
     });
     match request.form.get("scope") {
-        Some(_) => narrowed(request, &most),
+        Some(_) => narrowed(&at.config, request, &most),
         None => Ok(upstream.scopes.filtered(|token| most.contains(token.as_str()))),
     }
 }

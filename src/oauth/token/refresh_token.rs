@@ -63,14 +63,16 @@ impl Grant for RefreshTokenGrant {
         }
         let user = person(at, client, &grant.subject, &grant.resource)?;
         let scope = requested.as_ref().unwrap_or(&record.scope);
-        if !record.scope.covers(scope) {
+        if !at.config.covers(&record.scope, scope) {
             return Err(invalid_scope(client, "more scope was asked for than was granted"));
         }
         if let Some(succession) = &record.rotated {
             return again(request, &token, &grant, succession);
         }
         // Groups may have changed since the person was asked.
-        let scope = scope.filtered(|name| at.config.may_be_granted(user, name));
+        let still = record.scope.filtered(|name| at.config.may_be_granted(user, name));
+        let still = at.config.with_implied(&still);
+        let scope = scope.filtered(|name| still.contains(name.as_str()));
         rotate(at, request, &token, &record, &grant, scope).await
     }
 }

@@ -43,7 +43,7 @@ impl Grant for TokenExchangeGrant {
             .token
             .scope
             .filtered(|token| same || at.config.oauth.scopes.contains(token.as_str()));
-        let scope = narrowed(request, &carried)?;
+        let scope = narrowed(&at.config, request, &carried)?;
         let now = at.now();
         let ends_at = live.token.expires_at.min(live.grant.expires_at);
         let grant = Family {

@@ -4,16 +4,15 @@
 
 use std::collections::BTreeMap;
 
-use ::sled::{Db, IVec};
+use ::sled::Db;
 
 use super::records::{
-    Expiring, Id, Record, age_key, aged_id, client_grant_key, consents_for, decode, encode, expiry_key, grants_of,
-    idle_key, key, prefix, user_code_key,
+    Expiring, Id, Record, age_key, authorizations_of, decode, encode, expiry_key, key, party_entry, prefix,
+    sessions_of, user_code_key,
 };
 use super::{Limits, backend};
-use crate::domain::client::{Client, ClientId};
 use crate::domain::device::DeviceAuthorization;
-use crate::domain::grant::{AuthorizationRequest, Grant, GrantId};
+use crate::domain::grant::{AuthorizationCode, AuthorizationRequest, PushedRequest, Session};
 use crate::domain::key::KeyRecord;
 use crate::domain::secret::SecretHash;
 use crate::store::StoreError;
@@ -175,89 +174,107 @@ impl<'a> Change<'a> {
         self.writes.insert(key, None);
     }
 
-    fn has(&self, key: &[u8]) -> Result<bool, StoreError> {
+    pub(super) fn has(&self, key: &[u8]) -> Result<bool, StoreError> {
         match self.writes.get(key) {
             Some(written) => Ok(written.is_some()),
             None => self.tree.contains_key(key).map_err(backend("reading a record")),
         }
     }
 
-    // --- grants and their clients
-
-    /// Puts a grant on record; its client is not idle any more.
-    pub(super) fn put_grant(&mut self, id: &GrantId, grant: &Grant) -> Result<(), StoreError> {
-        self.put_expiring(id, grant)?;
-        self.mark(client_grant_key(&grant.client_id, id));
-        if let Some(client) = self.get::<Client>(&grant.client_id)? {
-            self.erase(idle_key(client.created_at, &client.id));
+    /// What is under a key, as this change has left it.
+    pub(super) fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        if let Some(written) = self.writes.get(key) {
+            return Ok(written.clone());
         }
-        Ok(())
+        let found = self.tree.get(key).map_err(backend("reading an index"))?;
+        Ok(found.map(|bytes| bytes.to_vec()))
     }
 
-    /// Ends a grant. If its client has no other, it may have to make room from now on.
-    pub(super) fn remove_grant(&mut self, id: &GrantId) -> Result<(), StoreError> {
-        let Some(grant) = self.remove_expiring::<Grant>(id)? else {
-            return Ok(());
-        };
-        let own = client_grant_key(&grant.client_id, id);
-        self.erase(own.clone());
-        for entry in self.tree.scan_prefix(grants_of(&grant.client_id)).keys() {
-            if entry.map_err(backend("reading an index"))? != own {
-                return Ok(());
-            }
-        }
-        if let Some(client) = self.get::<Client>(&grant.client_id)? {
-            self.mark(idle_key(client.created_at, &client.id));
-        }
-        Ok(())
+    /// Whether this change removes what is under a key.
+    pub(super) fn removes(&self, key: &[u8]) -> bool {
+        self.writes.get(key).is_some_and(Option::is_none)
     }
 
-    /// Whether another client may register; removes the longest-registered ones without a grant until it may.
-    pub(super) fn make_room_for_client(&mut self) -> Result<bool, StoreError> {
-        let mut idle = self.tree.scan_prefix([prefix::IDLE_CLIENT]).keys();
-        while self.counts.clients >= self.limits.registered_clients {
-            let Some(entry) = idle.next().transpose().map_err(backend("reading an index"))? else {
-                return Ok(false);
-            };
-            self.evict_client(&entry)?;
-        }
-        Ok(true)
+    /// The keys that begin with this and that this change writes.
+    pub(super) fn written_under<'b>(&'b self, start: &'b [u8]) -> impl Iterator<Item = &'b Vec<u8>> {
+        self.writes
+            .range(start.to_vec()..)
+            .take_while(move |(key, _)| key.starts_with(start))
+            .filter(|(_, value)| value.is_some())
+            .map(|(key, _)| key)
     }
 
-    fn evict_client(&mut self, entry: &IVec) -> Result<(), StoreError> {
-        self.erase(entry.to_vec());
-        let client = std::str::from_utf8(aged_id(entry)).ok().and_then(ClientId::parse);
-        let Some(client) = client else {
-            return Ok(());
-        };
-        self.remove(key::<Client>(&client))?;
-        for consent in self.tree.scan_prefix(consents_for(&client)).keys() {
-            self.erase(consent.map_err(backend("reading an index"))?.to_vec());
-        }
-        Ok(())
+    /// The database as it was before this change.
+    pub(super) const fn tree(&self) -> &'a Db {
+        self.tree
     }
+
+    // --- what waits
 
     /// Removes a device's request, and the person's code with it.
     pub(super) fn remove_device(&mut self, id: &SecretHash) -> Result<(), StoreError> {
         if let Some(request) = self.remove_expiring::<DeviceAuthorization>(id)? {
             self.erase(user_code_key(&request.user_code));
+            self.release(&request.client_id, id.as_bytes(), request.expires_at)?;
+        }
+        Ok(())
+    }
+
+    /// Removes a pushed request.
+    pub(super) fn remove_pushed_request(&mut self, id: &SecretHash) -> Result<Option<PushedRequest>, StoreError> {
+        let request = self.remove_expiring::<PushedRequest>(id)?;
+        if let Some(request) = &request {
+            self.release(&request.client_id, id.as_bytes(), request.expires_at)?;
+        }
+        Ok(request)
+    }
+
+    /// Removes a code.
+    pub(super) fn remove_code(&mut self, id: &SecretHash) -> Result<(), StoreError> {
+        if let Some(code) = self.remove_expiring::<AuthorizationCode>(id)? {
+            self.release(&code.client_id, id.as_bytes(), code.authenticated_at)?;
         }
         Ok(())
     }
 
     // --- unfinished authorizations
 
-    /// Removes the oldest unfinished authorizations until there is room for one more.
-    pub(super) fn make_room_for_authorization(&mut self) -> Result<(), StoreError> {
-        let mut oldest = self.tree.scan_prefix([prefix::AUTHORIZATION_AGE]).keys();
-        while self.counts.authorizations >= self.limits.authorizations {
-            let Some(entry) = oldest.next().transpose().map_err(backend("reading an index"))? else {
-                return Ok(());
-            };
-            self.erase(entry.to_vec());
-            if let Ok(id) = <[u8; 32]>::try_from(aged_id(&entry)) {
-                self.remove_authorization(&SecretHash::from_bytes(id))?;
+    /// Puts an unfinished authorization on record. Its browser has room for a few, its address for some, all together for
+    /// many; the oldest of whoever has too many makes room.
+    pub(super) fn begin_authorization(
+        &mut self,
+        id: &SecretHash,
+        request: &AuthorizationRequest,
+    ) -> Result<(), StoreError> {
+        let limits = self.limits;
+        for (index, most) in parties(request, limits) {
+            let own = self.keys_under(&index, usize::MAX)?;
+            let surplus = (own.len() + 1).saturating_sub(most);
+            for entry in own.iter().take(surplus) {
+                self.evict_authorization(entry)?;
             }
+        }
+        while self.counts.authorizations >= limits.authorizations {
+            let Some(oldest) = self.keys_under(&[prefix::AUTHORIZATION_AGE], 1)?.pop() else {
+                break;
+            };
+            self.erase(oldest.clone());
+            self.evict_authorization(&oldest)?;
+        }
+        self.put_expiring(id, request)?;
+        self.mark(age_key(request.created_at, id.as_bytes()));
+        for (index, _) in parties(request, limits) {
+            self.mark(party_entry(&index, request.created_at, id));
+        }
+        self.hold(&request.client_id, id.as_bytes())
+    }
+
+    /// Removes the authorization that an entry of an index is for.
+    fn evict_authorization(&mut self, entry: &[u8]) -> Result<(), StoreError> {
+        self.erase(entry.to_vec());
+        let start = entry.len().saturating_sub(32);
+        if let Some(Ok(id)) = entry.get(start..).map(<[u8; 32]>::try_from) {
+            self.remove_authorization(&SecretHash::from_bytes(id))?;
         }
         Ok(())
     }
@@ -267,7 +284,51 @@ impl<'a> Change<'a> {
         let request = self.remove_expiring::<AuthorizationRequest>(id)?;
         if let Some(request) = &request {
             self.erase(age_key(request.created_at, id.as_bytes()));
+            for (index, _) in parties(request, self.limits) {
+                self.erase(party_entry(&index, request.created_at, id));
+            }
+            self.release(&request.client_id, id.as_bytes(), request.created_at)?;
         }
         Ok(request.is_some())
     }
+
+    // --- sessions
+
+    /// Puts a session on record; the longest-lasting one of somebody who has too many ends.
+    pub(super) fn begin_session(&mut self, id: &SecretHash, session: &Session) -> Result<(), StoreError> {
+        let index = sessions_of(&session.subject);
+        let own = self.keys_under(&index, usize::MAX)?;
+        let surplus = (own.len() + 1).saturating_sub(self.limits.sessions);
+        for entry in own.iter().take(surplus) {
+            self.erase(entry.clone());
+            let start = entry.len().saturating_sub(32);
+            if let Some(Ok(id)) = entry.get(start..).map(<[u8; 32]>::try_from) {
+                self.remove_session(&SecretHash::from_bytes(id))?;
+            }
+        }
+        self.put_expiring(id, session)?;
+        self.mark(party_entry(&index, session.authenticated_at, id));
+        Ok(())
+    }
+
+    /// Ends a session.
+    pub(super) fn remove_session(&mut self, id: &SecretHash) -> Result<(), StoreError> {
+        if let Some(session) = self.remove_expiring::<Session>(id)? {
+            let index = sessions_of(&session.subject);
+            self.erase(party_entry(&index, session.authenticated_at, id));
+        }
+        Ok(())
+    }
+}
+
+/// The indexes that an unfinished authorization is in, and how many each may have.
+fn parties(request: &AuthorizationRequest, limits: Limits) -> Vec<(Vec<u8>, usize)> {
+    let mut parties = vec![(authorizations_of(&request.browser), limits.per_browser)];
+    parties.extend(
+        request
+            .details
+            .source
+            .map(|source| (authorizations_of(&source), limits.per_address)),
+    );
+    parties
 }

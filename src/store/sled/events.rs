@@ -3,40 +3,18 @@
 use ::sled::Db;
 
 use super::change::Change;
-use super::records::{Consent, SigningKey, age_key, idle_key, key};
-use crate::domain::client::Client;
+use super::records::{Consent, SigningKey, expiry_key, key};
+use crate::domain::clock::Timestamp;
 use crate::domain::grant::{
     AccessToken, AuthorizationCode, AuthorizationRequest, ConsentKey, Grant, GrantId, RefreshToken, Session, Succession,
 };
 use crate::domain::scope::Scope;
 use crate::domain::secret::{SecretHash, random_bytes};
-use crate::store::{Approval, Issued, MAX_CODE_ATTEMPTS, Redemption, Registration, Rotation, StoreError};
+use crate::store::{Approval, Issued, MAX_CODE_ATTEMPTS, Redemption, Rotation, StoreError};
 
 type Outcome<T> = Result<T, StoreError>;
 
-// --- clients
-
-pub(super) fn register_client(change: &mut Change<'_>, client: &Client) -> Outcome<Registration> {
-    if !change.make_room_for_client()? {
-        return Ok(Registration::Full);
-    }
-    change.put(&client.id, client)?;
-    change.mark(idle_key(client.created_at, &client.id));
-    Ok(Registration::Done)
-}
-
 // --- the browser
-
-pub(super) fn begin_authorization(
-    change: &mut Change<'_>,
-    id: &SecretHash,
-    request: &AuthorizationRequest,
-) -> Outcome<()> {
-    change.make_room_for_authorization()?;
-    change.put_expiring(id, request)?;
-    change.mark(age_key(request.created_at, id.as_bytes()));
-    Ok(())
-}
 
 pub(super) fn note_sign_in(change: &mut Change<'_>, id: &SecretHash) -> Outcome<()> {
     match change.get::<AuthorizationRequest>(id)? {
@@ -57,7 +35,10 @@ pub(super) fn approve(
     (code_id, code): (&SecretHash, &AuthorizationCode),
     remember: Option<(&ConsentKey, &Scope)>,
 ) -> Outcome<Approval> {
+    // First of all, so that the client is needed without a break.
+    change.hold(&code.client_id, code_id.as_bytes())?;
     if !change.remove_authorization(id)? {
+        change.release(&code.client_id, code_id.as_bytes(), code.authenticated_at)?;
         return Ok(Approval::Gone);
     }
     change.put_expiring(code_id, code)?;
@@ -76,9 +57,21 @@ pub(super) fn begin_session(
     previous: Option<&SecretHash>,
 ) -> Outcome<()> {
     if let Some(previous) = previous {
-        change.remove_expiring::<Session>(previous)?;
+        change.remove_session(previous)?;
     }
-    change.put_expiring(id, session)
+    change.begin_session(id, session)
+}
+
+/// Moves the end of a session that is there.
+pub(super) fn extend_session(change: &mut Change<'_>, id: &SecretHash, expires_at: Timestamp) -> Outcome<()> {
+    match change.get::<Session>(id)? {
+        Some(session) => {
+            let key = key::<Session>(id);
+            change.erase(expiry_key(session.expires_at, &key));
+            change.put_expiring(id, &Session { expires_at, ..session })
+        }
+        None => Ok(()),
+    }
 }
 
 // --- tokens
@@ -119,13 +112,15 @@ pub(super) fn redeem_code(
             ..code
         },
     )?;
-    change.put_grant(&issued.grant_id, grant)?;
+    change.put_grant(&issued.grant_id, grant, Some(issued.access.1.issued_at))?;
+    // From here on the grant is what the client is needed for.
+    change.release(&grant.client_id, id.as_bytes(), issued.access.1.issued_at)?;
     put_tokens(change, issued)?;
     Ok(Redemption::Done)
 }
 
 pub(super) fn issue(change: &mut Change<'_>, grant: &Grant, issued: &Issued) -> Outcome<()> {
-    change.put_grant(&issued.grant_id, grant)?;
+    change.put_grant(&issued.grant_id, grant, None)?;
     put_tokens(change, issued)
 }
 
@@ -140,9 +135,12 @@ pub(super) fn rotate(
     let Some(token) = change.get::<RefreshToken>(id)? else {
         return Ok(Rotation::Unknown);
     };
-    if token.grant != issued.grant_id || change.get::<Grant>(&token.grant)?.is_none() {
+    let Some(grant) = change
+        .get::<Grant>(&token.grant)?
+        .filter(|_| token.grant == issued.grant_id)
+    else {
         return Ok(Rotation::Unknown);
-    }
+    };
     if let Some(earlier) = token.rotated {
         return Ok(Rotation::AlreadyRotated(earlier));
     }
@@ -153,6 +151,7 @@ pub(super) fn rotate(
             ..token
         },
     )?;
+    change.note_refresh(&grant, issued)?;
     put_tokens(change, issued)?;
     Ok(Rotation::Done)
 }

@@ -9,16 +9,21 @@
 //! is plain code that may scan. Lookups take no lock. docs/storage.md has the layout and the promise.
 
 mod change;
+mod clients;
 mod compact;
 mod directory;
 mod events;
 mod flusher;
+#[cfg(debug_assertions)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod open;
 mod records;
 mod requests;
 mod shared;
 mod sweep;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -41,8 +46,9 @@ use crate::domain::grant::{
 use crate::domain::scope::Scope;
 use crate::domain::secret::SecretHash;
 use crate::store::{
-    Approval, Issued, MAX_AUTHORIZATIONS, MAX_DEVICES, MAX_PUSHED_REQUESTS, MAX_REGISTERED_CLIENTS, MAX_USED_ONCE,
-    Redemption, Registration, Rotation, Store, StoreError,
+    Approval, Issued, MAX_AUTHORIZATIONS, MAX_AUTHORIZATIONS_OF_ADDRESS, MAX_AUTHORIZATIONS_OF_BROWSER, MAX_DEVICES,
+    MAX_GRANTS, MAX_PUSHED_REQUESTS, MAX_REFRESHES, MAX_REGISTERED_CLIENTS, MAX_SESSIONS, MAX_USED_ONCE, Redemption,
+    Registration, Rotation, Store, StoreError,
 };
 
 /// Is told how long each operation took. The names are those of the [`Store`]'s methods, and `flush`.
@@ -82,6 +88,16 @@ pub struct Limits {
     pub registered_clients: usize,
     /// Unfinished authorizations.
     pub authorizations: usize,
+    /// Unfinished authorizations of one browser.
+    pub per_browser: usize,
+    /// Unfinished authorizations from one address.
+    pub per_address: usize,
+    /// Sessions of one person.
+    pub sessions: usize,
+    /// Grants that one person has with one client for one resource.
+    pub grants: usize,
+    /// Refreshes of one grant whose tokens are kept.
+    pub refreshes: u32,
     /// Pushed authorization requests that wait.
     pub pushed_requests: usize,
     /// Devices that wait.
@@ -121,6 +137,11 @@ impl Default for Limits {
         Self {
             registered_clients: MAX_REGISTERED_CLIENTS,
             authorizations: MAX_AUTHORIZATIONS,
+            per_browser: MAX_AUTHORIZATIONS_OF_BROWSER,
+            per_address: MAX_AUTHORIZATIONS_OF_ADDRESS,
+            sessions: MAX_SESSIONS,
+            grants: MAX_GRANTS,
+            refreshes: MAX_REFRESHES,
             pushed_requests: MAX_PUSHED_REQUESTS,
             devices: MAX_DEVICES,
             used_once: MAX_USED_ONCE,
@@ -146,6 +167,20 @@ impl Default for Options {
 // === impl SledStore ===
 
 impl SledStore {
+    /// How many entries there are, by the first byte of their keys: records, and entries of indexes.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn inventory(&self) -> Result<BTreeMap<char, usize>, StoreError> {
+        let mut found = BTreeMap::new();
+        for key in self.shared.active().tree.iter().keys() {
+            let key = key.map_err(backend("counting records"))?;
+            let kind = key.first().copied().map_or('?', char::from);
+            *found.entry(kind).or_insert(0) += 1;
+        }
+        Ok(found)
+    }
+
     /// Makes one change and waits until it is on disk.
     async fn write<T>(
         &self,
@@ -161,19 +196,20 @@ impl SledStore {
     }
 
     /// Makes a change that takes something away from somebody. It counts in memory even when it cannot reach the disk.
-    async fn revoke(
+    async fn revoke<T>(
         &self,
         name: &'static str,
-        event: impl FnOnce(&mut Change<'_>) -> Result<(), StoreError> + Send,
-    ) -> Result<(), StoreError> {
+        event: impl FnOnce(&mut Change<'_>) -> Result<T, StoreError> + Send,
+    ) -> Result<T, StoreError> {
         self.timed(name, async {
-            let number = {
+            let (outcome, number) = {
                 let mut writer = self.shared.writer.lock().await;
                 let applied = self.shared.apply_now(&mut writer, event);
                 self.shared.revocations.fetch_add(1, Ordering::SeqCst);
-                applied?.1
+                applied?
             };
-            self.flusher.flushed(&self.shared, number).await
+            self.flusher.flushed(&self.shared, number).await?;
+            Ok(outcome)
         })
         .await
     }
@@ -208,8 +244,16 @@ impl fmt::Debug for SledStore {
 #[async_trait]
 impl Store for SledStore {
     async fn register_client(&self, client: &Client) -> Result<Registration, StoreError> {
-        self.write("register_client", |change| events::register_client(change, client))
+        self.write("register_client", |change| change.register_client(client))
             .await
+    }
+
+    async fn update_client(&self, client: &Client) -> Result<bool, StoreError> {
+        self.write("update_client", |change| change.update_client(client)).await
+    }
+
+    async fn remove_client(&self, id: &ClientId) -> Result<bool, StoreError> {
+        self.revoke("remove_client", |change| change.remove_client(id)).await
     }
 
     async fn client(&self, id: &ClientId) -> Result<Option<Client>, StoreError> {
@@ -217,10 +261,8 @@ impl Store for SledStore {
     }
 
     async fn begin_authorization(&self, id: &SecretHash, request: &AuthorizationRequest) -> Result<(), StoreError> {
-        self.write("begin_authorization", |change| {
-            events::begin_authorization(change, id, request)
-        })
-        .await
+        self.write("begin_authorization", |change| change.begin_authorization(id, request))
+            .await
     }
 
     async fn authorization(&self, id: &SecretHash) -> Result<Option<AuthorizationRequest>, StoreError> {
@@ -269,9 +311,15 @@ impl Store for SledStore {
         self.look("session", |tree| find(tree, id))
     }
 
+    async fn extend_session(&self, id: &SecretHash, expires_at: Timestamp) -> Result<(), StoreError> {
+        self.write("extend_session", |change| {
+            events::extend_session(change, id, expires_at)
+        })
+        .await
+    }
+
     async fn end_session(&self, id: &SecretHash) -> Result<(), StoreError> {
-        self.revoke("end_session", |change| change.remove_expiring::<Session>(id).map(drop))
-            .await
+        self.revoke("end_session", |change| change.remove_session(id)).await
     }
 
     async fn code(&self, code: &SecretHash) -> Result<Option<AuthorizationCode>, StoreError> {

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::clients::Past;
 use crate::domain::client::{Client, ClientId};
 use crate::domain::clock::Timestamp;
 use crate::domain::device::DeviceAuthorization;
@@ -17,6 +18,7 @@ use crate::domain::grant::{
 use crate::domain::key::KeyRecord;
 use crate::domain::scope::Scope;
 use crate::domain::secret::SecretHash;
+use crate::domain::user::Subject;
 use crate::store::StoreError;
 
 /// The version that every record begins with.
@@ -45,10 +47,20 @@ pub(super) mod prefix {
     pub(in crate::store::sled) const EXPIRY: u8 = b'X';
     /// Index: unfinished authorizations by age.
     pub(in crate::store::sled) const AUTHORIZATION_AGE: u8 = b'A';
-    /// Index: registered clients without a grant by age.
+    /// Index: registered clients that nothing needs, in the order in which they make room.
     pub(in crate::store::sled) const IDLE_CLIENT: u8 = b'I';
-    /// Index: the grants of a client.
+    /// Index: where in that order a client is, or was.
+    pub(in crate::store::sled) const IDLE_PLACE: u8 = b'i';
+    /// Index: the grants of a client, by subject.
     pub(in crate::store::sled) const CLIENT_GRANT: u8 = b'G';
+    /// Index: what is unfinished and needs a client.
+    pub(in crate::store::sled) const CLIENT_HOLD: u8 = b'H';
+    /// Index: the unfinished authorizations of a browser or an address by age.
+    pub(in crate::store::sled) const PARTY: u8 = b'B';
+    /// Index: what the last refreshes of a grant yielded.
+    pub(in crate::store::sled) const REFRESH: u8 = b'W';
+    /// Index: the sessions of a subject by age.
+    pub(in crate::store::sled) const SUBJECT_SESSION: u8 = b'S';
 }
 
 /// Something that is kept under one key.
@@ -194,17 +206,22 @@ pub(super) fn age_key(created_at: Timestamp, id: &[u8]) -> Vec<u8> {
     joined(prefix::AUTHORIZATION_AGE, &[&created_at.as_millis().to_be_bytes(), id])
 }
 
-/// The entry of a client in the index of those without a grant.
-pub(super) fn idle_key(created_at: Timestamp, client: &ClientId) -> Vec<u8> {
-    joined(
-        prefix::IDLE_CLIENT,
-        &[&created_at.as_millis().to_be_bytes(), client.as_str().as_bytes()],
-    )
+/// The entry of a client in the index of idle ones: those that never had a grant first.
+pub(super) fn idle_key(past: Past, since: Timestamp, client: &ClientId) -> Vec<u8> {
+    let rank = [u8::from(past == Past::Used)];
+    let since = since.as_millis().to_be_bytes();
+    joined(prefix::IDLE_CLIENT, &[&rank, &since, client.as_str().as_bytes()])
 }
 
-/// What follows the time in a key of either index by age.
-pub(super) fn aged_id(entry: &[u8]) -> &[u8] {
-    entry.get(1 + size_of::<u64>()..).unwrap_or_default()
+/// The client of such an entry.
+pub(super) fn idle_target(entry: &[u8]) -> Option<ClientId> {
+    let id = entry.get(2 + size_of::<u64>()..)?;
+    std::str::from_utf8(id).ok().and_then(ClientId::parse)
+}
+
+/// Where it is kept which of those entries is a client's.
+pub(super) fn idle_place_key(client: &ClientId) -> Vec<u8> {
+    joined(prefix::IDLE_PLACE, &[client.as_str().as_bytes()])
 }
 
 /// What every entry in the index of this client's grants begins with.
@@ -212,10 +229,61 @@ pub(super) fn grants_of(client: &ClientId) -> Vec<u8> {
     joined(prefix::CLIENT_GRANT, &[client.as_str().as_bytes(), &[SEPARATOR]])
 }
 
+/// The same for those of one subject and resource.
+pub(super) fn grants_for(grant: &Grant) -> Vec<u8> {
+    let mut digest = Sha256::new();
+    digest.update(grant.subject.as_str());
+    digest.update([SEPARATOR]);
+    digest.update(grant.resource.as_str());
+    let mut entry = grants_of(&grant.client_id);
+    entry.extend_from_slice(&digest.finalize());
+    entry
+}
+
 /// The entry of one grant in that index.
-pub(super) fn client_grant_key(client: &ClientId, grant: &GrantId) -> Vec<u8> {
-    let mut entry = grants_of(client);
-    entry.extend_from_slice(grant.as_bytes());
+pub(super) fn client_grant_key(grant: &Grant, id: &GrantId) -> Vec<u8> {
+    let mut entry = grants_for(grant);
+    entry.extend_from_slice(id.as_bytes());
+    entry
+}
+
+/// What the key of everything that the refreshes of a grant yielded begins with.
+pub(super) fn refresh_slots_of(grant: &GrantId) -> Vec<u8> {
+    joined(prefix::REFRESH, &[grant.as_bytes()])
+}
+
+/// Where the tokens of one of its refreshes are noted.
+pub(super) fn refresh_slot_key(grant: &GrantId, slot: u32) -> Vec<u8> {
+    joined(prefix::REFRESH, &[grant.as_bytes(), &slot.to_be_bytes()])
+}
+
+/// What every entry in the index of what needs this client begins with.
+pub(super) fn holds_of(client: &ClientId) -> Vec<u8> {
+    joined(prefix::CLIENT_HOLD, &[client.as_str().as_bytes(), &[SEPARATOR]])
+}
+
+/// The entry of something unfinished in that index.
+pub(super) fn client_hold_key(client: &ClientId, by: &[u8]) -> Vec<u8> {
+    let mut entry = holds_of(client);
+    entry.extend_from_slice(by);
+    entry
+}
+
+/// What every entry in the index of a browser's or an address's unfinished authorizations begins with.
+pub(super) fn authorizations_of(party: &SecretHash) -> Vec<u8> {
+    joined(prefix::PARTY, &[party.as_bytes()])
+}
+
+/// What every entry in the index of somebody's sessions begins with.
+pub(super) fn sessions_of(subject: &Subject) -> Vec<u8> {
+    joined(prefix::SUBJECT_SESSION, &[&Sha256::digest(subject.as_str())])
+}
+
+/// An entry of either index, by age.
+pub(super) fn party_entry(index: &[u8], since: Timestamp, id: &SecretHash) -> Vec<u8> {
+    let mut entry = index.to_vec();
+    entry.extend_from_slice(&since.as_millis().to_be_bytes());
+    entry.extend_from_slice(id.as_bytes());
     entry
 }
 

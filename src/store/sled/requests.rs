@@ -67,16 +67,15 @@ impl Waiting for SledStore {
                 return Ok(Room::Full);
             }
             change.put_expiring(id, request)?;
+            change.hold(&request.client_id, id.as_bytes())?;
             Ok(Room::Kept)
         })
         .await
     }
 
     async fn take_pushed_request(&self, id: &SecretHash) -> Outcome<Option<PushedRequest>> {
-        self.write("take_pushed_request", |change| {
-            change.remove_expiring::<PushedRequest>(id)
-        })
-        .await
+        self.write("take_pushed_request", |change| change.remove_pushed_request(id))
+            .await
     }
 
     async fn begin_device(&self, device: &SecretHash, request: &DeviceAuthorization) -> Outcome<Room> {
@@ -86,6 +85,7 @@ impl Waiting for SledStore {
             }
             change.put_expiring(device, request)?;
             change.point(user_code_key(&request.user_code), device.as_bytes());
+            change.hold(&request.client_id, device.as_bytes())?;
             Ok(Room::Kept)
         })
         .await
@@ -157,7 +157,7 @@ fn redeem(change: &mut Change<'_>, device: &SecretHash, grant: &Grant, issued: &
         ..request
     };
     change.put(device, &redeemed)?;
-    change.put_grant(&issued.grant_id, grant)?;
+    change.put_grant(&issued.grant_id, grant, Some(issued.access.1.issued_at))?;
     put_tokens(change, issued)?;
     Ok(Redemption::Done)
 }

@@ -67,9 +67,27 @@ fn expire(change: &mut Change<'_>, entry: &[u8], now: Timestamp) -> Result<bool,
             Ok(lapsed)
         }
         prefix::USED_ONCE => expire_plain::<UsedOnce>(change, target, now),
-        prefix::PUSHED_REQUEST => expire_plain::<PushedRequest>(change, target, now),
-        prefix::SESSION => expire_plain::<Session>(change, target, now),
-        prefix::CODE => expire_plain::<AuthorizationCode>(change, target, now),
+        prefix::PUSHED_REQUEST => {
+            let lapsed = lapsed::<PushedRequest>(change, target, now)?;
+            if let (true, Ok(id)) = (lapsed, <[u8; 32]>::try_from(id)) {
+                change.remove_pushed_request(&SecretHash::from_bytes(id))?;
+            }
+            Ok(lapsed)
+        }
+        prefix::SESSION => {
+            let lapsed = lapsed::<Session>(change, target, now)?;
+            if let (true, Ok(id)) = (lapsed, <[u8; 32]>::try_from(id)) {
+                change.remove_session(&SecretHash::from_bytes(id))?;
+            }
+            Ok(lapsed)
+        }
+        prefix::CODE => {
+            let lapsed = lapsed::<AuthorizationCode>(change, target, now)?;
+            if let (true, Ok(id)) = (lapsed, <[u8; 32]>::try_from(id)) {
+                change.remove_code(&SecretHash::from_bytes(id))?;
+            }
+            Ok(lapsed)
+        }
         prefix::ACCESS_TOKEN => expire_plain::<AccessToken>(change, target, now),
         prefix::REFRESH_TOKEN => expire_plain::<RefreshToken>(change, target, now),
         _ => Ok(false),
