@@ -1,7 +1,7 @@
 # `make` shows what there is.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench setup clean
+.PHONY: help demo test bench fuzz setup clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,9 +19,13 @@ bench: ## Measure, and write docs/benchmarks.md
 	cargo build --release --locked --bins --example bench-upstream --example bench-plain-proxy --example bench-issue
 	@python3 tests/bench/run.py
 
+fuzz: ## Give every parser of outside text nonsense, FUZZ_SECONDS (20) each
+	@tests/setup.sh fuzz
+	@fuzz/run.sh
+
 setup: ## Install what `make test` needs
 	@tests/setup.sh test
 
 clean: ## Remove all that was built or installed here
 	cargo clean
-	rm -rf tests/clients/node_modules tests/browser/node_modules
+	rm -rf tests/clients/node_modules tests/browser/node_modules tests/bench/better-auth/node_modules fuzz/target fuzz/artifacts

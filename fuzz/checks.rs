@@ -25,9 +25,12 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use url::Url;
 
-/// Every target, by its name.
+/// One target: what it is called, and what it does with an input.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target.
 #[allow(dead_code)]
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[Target] = &[
     ("basic_header", basic_header),
     ("bearer_header", bearer_header),
     ("cookies", cookies),
@@ -470,11 +473,7 @@ pub fn path(data: &[u8]) {
                 .any(|segment| segment == b"." || segment == b".."),
             "{path}"
         );
-        assert_eq!(
-            once.iter().filter(|b| **b == b'/').count(),
-            path.matches('/').count(),
-            "{path}"
-        );
+        assert_eq!(once.split(|b| *b == b'/').count(), path.split('/').count(), "{path}");
         assert!(!once.iter().any(|b| *b < 0x20 || *b == 0x7f || *b == b'\\'), "{path}");
         let base = Url::parse("http://a.example/").expect("a URL");
         if path != "/" {

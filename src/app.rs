@@ -16,10 +16,12 @@ use tokio::task::JoinHandle;
 use crate::config::{Config, StoreConfig};
 use crate::domain::clock::Clock;
 use crate::domain::rate::Rates;
+use crate::fetch::{self, Fetcher, Reach, SystemNetwork};
 use crate::identity::Identity;
 use crate::oauth::Endpoints;
 use crate::oauth::dpop::Proofs;
 use crate::oauth::keyring::Keyring;
+use crate::oauth::remote::Remote;
 use crate::proxy::Gateway;
 use crate::proxy::listener::Bound;
 use crate::store::sled::{Observer, SledStore};
@@ -52,6 +54,9 @@ pub enum StartError {
     /// Metrics cannot be set up.
     #[error("cannot set up the metrics: {0}")]
     Metrics(#[from] MetricsError),
+    /// Nobody can be asked.
+    #[error(transparent)]
+    Fetch(#[from] fetch::SetupError),
 }
 
 /// A gateway that runs.
@@ -77,6 +82,9 @@ struct Admin {
 
 /// Passes the store's timings on to the metrics.
 struct StoreTimings(Arc<Metrics>);
+
+/// Counts what was fetched.
+struct Fetches(Arc<Metrics>);
 
 /// Opens the store, binds every address and starts to serve.
 ///
@@ -111,7 +119,9 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Sta
         source: source.into(),
     })?;
     let store: Arc<dyn Store> = Arc::new(opened?);
+    let remote = remote(&config, &clock, &metrics)?;
     let endpoints = Arc::new(Endpoints {
+        remote,
         identity: Arc::new(Identity::new(Arc::clone(&config))),
         signing_key: store.signing_key("browser").await?,
         store: Arc::clone(&store),
@@ -174,6 +184,30 @@ impl Observer for StoreTimings {
     fn operation(&self, name: &'static str, took: Duration) {
         self.0.store_operation(name, took);
     }
+}
+
+// === impl Fetches ===
+
+impl fetch::Observer for Fetches {
+    fn fetched(&self, kind: fetch::Kind, outcome: &'static str) {
+        self.0.fetch(kind.as_str(), outcome);
+    }
+}
+
+/// Who asks others: where strangers say, only on the public internet; where the configuration says, anywhere.
+fn remote(config: &Config, clock: &Arc<dyn Clock>, metrics: &Arc<Metrics>) -> Result<Remote, fetch::SetupError> {
+    let fetcher = |reach| {
+        let roots = config.outbound_roots.clone();
+        let observer = Arc::new(Fetches(Arc::clone(metrics)));
+        let clock = Arc::clone(clock);
+        Fetcher::new(fetch::Rules { reach, roots }, Arc::new(SystemNetwork), clock, observer).map(Arc::new)
+    };
+    let strangers = if config.public_url.loopback {
+        Reach::ThisMachine
+    } else {
+        Reach::Public
+    };
+    Ok(Remote::new(fetcher(strangers)?, fetcher(Reach::Anywhere)?))
 }
 
 /// Removes what has expired and gives its space back, for ever.

@@ -3,13 +3,14 @@
 //! Floors, each importing only from those below it (tests/architecture.rs holds them to it):
 //!
 //! ```text
-//! main → demo → app → proxy → oauth → identity → { config, store, telemetry, jose } → domain
+//! main → demo → app → proxy → oauth → identity → { config, store, telemetry, jose, fetch } → domain
 //! ```
 
 pub mod app;
 pub mod config;
 pub mod demo;
 pub mod domain;
+pub mod fetch;
 pub mod identity;
 pub mod jose;
 pub mod oauth;

@@ -103,6 +103,7 @@ pub struct Metrics {
     tokens_issued: IntCounterVec,
     registrations: IntCounterVec,
     limited: IntCounterVec,
+    fetches: IntCounterVec,
     logins: IntCounterVec,
     open_streams: IntGaugeVec,
     store_operations: HistogramVec,
@@ -271,6 +272,11 @@ impl Metrics {
                 &["endpoint"],
             )?,
             registrations: counter("registrations_total", "Clients that became known.", &["kind"])?,
+            fetches: counter(
+                "document_fetches_total",
+                "Client metadata documents and key sets that were asked for elsewhere, and what came of it.",
+                &["kind", "result"],
+            )?,
             logins: counter("logins_total", "Sign-ins.", &["provider", "outcome"])?,
             open_streams,
             open_connections,
@@ -307,7 +313,7 @@ impl Metrics {
         self.tokens_issued.with_label_values(&[by.as_str()]).inc();
     }
 
-    /// Counts a registration; `kind` is `dynamic` or `refused`.
+    /// Counts a registration; `kind` is `dynamic`, `document` or `refused`.
     pub fn registration(&self, kind: &'static str) {
         self.registrations.with_label_values(&[kind]).inc();
     }
@@ -315,6 +321,11 @@ impl Metrics {
     /// Counts a request to an endpoint that was one too many.
     pub fn limited(&self, endpoint: &'static str) {
         self.limited.with_label_values(&[endpoint]).inc();
+    }
+
+    /// Counts a fetch; both words come from closed sets.
+    pub fn fetch(&self, kind: &'static str, result: &'static str) {
+        self.fetches.with_label_values(&[kind, result]).inc();
     }
 
     /// Counts a sign-in; `provider` is `builtin` or a configured provider's id.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// The floors from the ground up; rooms on one floor do not know each other.
 const FLOORS: &[&[&str]] = &[
     &["domain"],
-    &["config", "store", "telemetry", "jose"],
+    &["config", "store", "telemetry", "jose", "fetch"],
     &["identity"],
     &["oauth"],
     &["proxy"],
@@ -27,6 +27,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("axum", &["app", "demo"]),
     ("jsonwebtoken", &["jose"]),
     ("aws_lc_rs", &["jose"]),
+    ("reqwest", &["fetch"]),
     ("argon2", &["identity", "config"]),
     ("maud", &["oauth"]),
     ("serde_yaml", &["config"]),

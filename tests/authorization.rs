@@ -220,7 +220,7 @@ async fn what_could_be_read_in_two_ways_is_shown_and_not_redirected() {
 
 // --- errors that are sent to the app
 
-/// Spec: D2, D6, D10, D17
+/// Spec: D2, D6, D10, D12, D13, D15, D17
 #[tokio::test]
 async fn what_is_wrong_with_a_request_is_told_to_its_client() {
     let people = People::new();
@@ -377,7 +377,7 @@ async fn without_a_resource_the_root_s_is_meant_if_there_is_one() {
     assert_eq!(people.code(&done).await.resource.as_str(), FILES);
 }
 
-/// Spec: D13, D14, L23
+/// Spec: D13, D14, I4, L23
 #[tokio::test]
 async fn unknown_scopes_are_dropped_and_missing_ones_mean_the_default() {
     let people = People::new();

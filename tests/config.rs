@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use mcpgate::config::{self, Claim, Config, Limits, Problems, RootResource, StoreConfig};
-use mcpgate::domain::client::{ClientAuthMethod, GrantType};
+use mcpgate::domain::client::{ClientAuthMethod, GrantType, KeySource};
 use mcpgate::domain::uri::HostPattern;
 use proptest::prelude::*;
 use serde_yaml::Value;
@@ -82,7 +82,7 @@ fn keys(value: &Value, path: &str, found: &mut BTreeSet<String>) {
                 } else {
                     format!("{path}.{key}")
                 };
-                if !path.ends_with("].headers") && !path.ends_with(".password_hash") {
+                if !path.ends_with("].headers") && !path.ends_with(".password_hash") && !path.ends_with("].jwks") {
                     keys(value, &path, found);
                 }
                 found.insert(path);
@@ -132,6 +132,7 @@ fn the_example_shows_the_defaults() {
         "users[].name",
         "users[].groups",
         "upstreams[].host",
+        "outbound.ca",
     ];
     let shown = keys_of(EXAMPLE);
     for key in config::known_keys() {
@@ -146,7 +147,11 @@ fn the_example_has_every_key_and_no_other() {
     let known: BTreeSet<String> = config::known_keys().collect();
     assert_eq!(keys_of(&text), known);
     let directory = TempDir::new().unwrap();
-    for (to, from) in [("tls/cert.pem", "cert.pem"), ("tls/key.pem", "key.pem")] {
+    for (to, from) in [
+        ("tls/cert.pem", "cert.pem"),
+        ("tls/key.pem", "key.pem"),
+        ("tls/company-ca.pem", "cert.pem"),
+    ] {
         std::fs::create_dir_all(directory.path().join("tls")).unwrap();
         std::fs::copy(Path::new("tests/fixtures/tls").join(from), directory.path().join(to)).unwrap();
     }
@@ -170,7 +175,8 @@ fn the_example_has_every_key_and_no_other() {
     let config = config::parse(&text, directory.path(), &environment).unwrap_or_else(|p| panic!("{p}\n{text}"));
     assert_eq!(config.listen.len(), 2);
     assert!(config.listen[1].tls.is_some());
-    assert_eq!(config.oauth.clients.len(), 2);
+    assert_eq!(config.oauth.clients.len(), 4);
+    assert_eq!(config.outbound_roots.len(), 1);
     assert!(
         config.oauth.clients[0]
             .secret
@@ -178,7 +184,7 @@ fn the_example_has_every_key_and_no_other() {
             .matches("the value of CI_RUNNER_SECRET")
     );
     assert!(
-        config.oauth.clients[1]
+        config.oauth.clients[3]
             .secret
             .unwrap()
             .matches("the secret of the nightly job")
@@ -411,6 +417,39 @@ scopes:
 
 /// Spec: B6a
 #[test]
+fn documents_and_keys_of_clients_are_read() {
+    let config = good(&format!(
+        "{}outbound: {{ca: tls/cert.pem}}\noauth:\n  registration: {{ allowed_client_hosts: [claude.ai], denied_client_hosts: ['*.evil.example'] }}\n  clients:
+    - {{ client_id: 'https://client.example/document', jwks: {{keys: [{{kty: OKP, crv: Ed25519, x: AAAA, key_ops: [verify]}}]}}, redirect_uris: ['https://x.example/cb'] }}
+    - {{ client_id: remote, jwks_uri: 'https://x.example/keys', token_endpoint_auth_method: private_key_jwt, redirect_uris: ['https://x.example/cb'] }}
+",
+        base()
+    ));
+    let oauth = &config.oauth;
+    let hosts = oauth.client_documents.as_ref().unwrap();
+    assert!(hosts.welcome("claude.ai") && !hosts.welcome("x.claude.ai") && !hosts.welcome("a.evil.example"));
+    assert_eq!(config.outbound_roots.len(), 1);
+    let [signs, remote] = oauth.clients.as_slice() else {
+        panic!("two clients")
+    };
+    assert_eq!(signs.auth_method, Some(ClientAuthMethod::PrivateKeyJwt));
+    let inline = r#"{"keys":[{"crv":"Ed25519","key_ops":["verify"],"kty":"OKP","x":"AAAA"}]}"#;
+    assert_eq!(
+        signs.keys.as_ref().unwrap().source,
+        KeySource::Inline(inline.to_owned())
+    );
+    assert_eq!(
+        remote.keys.as_ref().unwrap().source,
+        KeySource::At("https://x.example/keys".to_owned())
+    );
+    assert!(signs.is_confidential() && remote.is_confidential());
+    let open = good(&base()).oauth.client_documents.unwrap();
+    assert!(open.welcome("claude.ai") && open.denied.is_empty());
+    let closed = "oauth: { registration: { client_id_metadata_documents: false } }\n";
+    assert_eq!(good(&format!("{}{closed}", base())).oauth.client_documents, None);
+}
+
+#[test]
 fn a_host_of_its_own_makes_the_resource() {
     for (public, host, stored, resource) in [
         (
@@ -511,7 +550,7 @@ const WRONG: &[(&str, &str, usize, &str)] = &[
     ("\"a\\nb\": 1", "a\\nb", 9, "not known"),
     ("store: { postgres: { url: x } }", "store.postgres", 9, "not known in this version; known here: sled"),
     ("oauth: { login_page: builtin }", "oauth.login_page", 9, "not known in this version"),
-    ("oauth:\n  registration:\n    client_id_metadata_documents: true", "oauth.registration.client_id_metadata_documents", 11, "not known"),
+    ("oauth:\n  registration:\n    client_id_metadata_document: true", "oauth.registration.client_id_metadata_document", 11, "did you mean `client_id_metadata_documents`?"),
     ("    tools: []", "upstreams[0].tools", 9, "not known in this version"),
     ("    limits: { bodi: 1 }", "upstreams[0].limits.bodi", 9, "did you mean `body`?"),
     ("admin: { listen: 127.0.0.1:1, metrics: true }", "admin.metrics", 9, "known here: listen"),
@@ -579,7 +618,6 @@ const WRONG: &[(&str, &str, usize, &str)] = &[
     ("oauth: { clients: [{client_id: a, redirect_uris: ['http://x.example/']}] }", "oauth.clients[0].redirect_uris[0]", 9, "http is allowed only for localhost"),
     ("oauth: { clients: [{client_id: a, redirect_uris: ['https://x.example/', 'https://x.example/']}] }", "oauth.clients[0].redirect_uris[1]", 9, "twice"),
     ("oauth: { clients: [{client_id: a b, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].client_id", 9, "is not a client id"),
-    ("oauth: { clients: [{client_id: 'https://x.example/c', redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].client_id", 9, "must not begin with https://"),
     ("oauth:\n  clients:\n    - { client_id: a, redirect_uris: ['https://x.example/'] }\n    - { client_id: a, redirect_uris: ['https://x.example/'] }", "oauth.clients[1].client_id", 12, "earlier client"),
     ("oauth: { clients: [{client_id: a, client_secret: short, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].client_secret", 9, "shorter than 16"),
     ("oauth: { clients: [{client_id: a, client_secret: {env: SHORT}, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].client_secret", 9, "shorter than 16"),
@@ -592,7 +630,24 @@ const WRONG: &[(&str, &str, usize, &str)] = &[
     ("oauth: { clients: [{client_id: a, client_secret: {environment: A}, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].client_secret.environment", 9, "not known"),
     ("oauth: { clients: [{client_id: a, token_endpoint_auth_method: none, client_secret: {env: A_SECRET}, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].token_endpoint_auth_method", 9, "must use it"),
     ("oauth: { clients: [{client_id: a, token_endpoint_auth_method: client_secret_basic, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].token_endpoint_auth_method", 9, "needs a client_secret"),
-    ("oauth: { clients: [{client_id: a, token_endpoint_auth_method: private_key_jwt, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].token_endpoint_auth_method", 9, "write one of none, client_secret_post"),
+    ("oauth: { clients: [{client_id: a, token_endpoint_auth_method: private_key_jwt, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].token_endpoint_auth_method", 9, "needs keys"),
+    ("oauth: { clients: [{client_id: a, token_endpoint_auth_method: tls_client_auth, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].token_endpoint_auth_method", 9, "write one of none, client_secret_post"),
+    ("oauth: { clients: [{client_id: a, token_endpoint_auth_method: none, jwks_uri: 'https://x.example/k', redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].token_endpoint_auth_method", 9, "must use them"),
+    ("oauth: { clients: [{client_id: a, client_secret: {env: A_SECRET}, jwks_uri: 'https://x.example/k', redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].jwks_uri", 9, "keep one of them"),
+    ("oauth: { clients: [{client_id: a, jwks: {keys: []}, jwks_uri: 'https://x.example/k', redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].jwks_uri", 9, "cannot both be there"),
+    ("oauth: { clients: [{client_id: a, jwks_uri: 'http://x.example/k', redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].jwks_uri", 9, "is not the address of a key set"),
+    ("oauth: { clients: [{client_id: a, jwks: {}, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].jwks", 9, "must be a key set"),
+    ("oauth: { clients: [{client_id: a, jwks: {keys: []}, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].jwks.keys", 9, "empty list"),
+    ("oauth: { clients: [{client_id: a, jwks: {keys: [{kty: oct, k: aaaa}]}, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].jwks.keys[0].k", 9, "private or a symmetric key"),
+    ("oauth: { clients: [{client_id: a, jwks: {keys: [{kty: EC, crv: P-384, x: a, y: b}]}, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].jwks.keys[0]", 9, "another curve"),
+    ("oauth: { clients: [{client_id: a, jwks: {keys: [{kty: RSA, n: a}]}, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].jwks.keys[0]", 9, "without e"),
+    ("oauth: { clients: [{client_id: a, jwks: {keys: [{x: a}]}, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].jwks.keys[0]", 9, "needs a kty"),
+    ("oauth: { registration: { client_id_metadata_documents: maybe } }", "oauth.registration.client_id_metadata_documents", 9, "must be true or false"),
+    ("oauth: { registration: { allowed_client_hosts: ['https://claude.ai'] } }", "oauth.registration.allowed_client_hosts[0]", 9, "is not a host"),
+    ("oauth: { registration: { denied_client_hosts: ['a b'] } }", "oauth.registration.denied_client_hosts[0]", 9, "is not a host"),
+    ("outbound: { ca: none.pem }", "outbound.ca", 9, "cannot be read"),
+    ("outbound: { ca: secret.txt }", "outbound.ca", 9, "holds no certificate"),
+    ("outbound: { proxy: 'http://127.0.0.1:1' }", "outbound.proxy", 9, "not known"),
     ("oauth: { clients: [{client_id: a, grant_types: [refresh_token], redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].grant_types", 9, "lacks authorization_code"),
     ("oauth: { clients: [{client_id: a, grant_types: [authorization_code, implicit], redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].grant_types[1]", 9, "\"implicit\" is not known"),
     ("oauth: { clients: [{client_id: a, scope: nowhere, redirect_uris: ['https://x.example/']}] }", "oauth.clients[0].scope", 9, "nowhere is no scope of this gateway"),

@@ -214,10 +214,9 @@ fn prefix(file: &str) -> Result<Vec<String>, &'static str> {
     let path: Vec<&str> = file.trim_end_matches(".rs").split('/').collect();
     let own = |parts: &[&str]| parts.iter().map(|part| (*part).to_owned()).collect();
     match path.as_slice() {
-        ["src", "main"] | ["src", "lib"] => Err("no tests are expected there"),
+        ["src", "main" | "lib"] => Err("no tests are expected there"),
         ["src", inner @ .., "mod"] | ["src", inner @ ..] => Ok(own(inner)),
-        ["tests", binary] => Ok(own(&[binary])),
-        ["tests", binary, "main"] => Ok(own(&[binary])),
+        ["tests", binary] | ["tests", binary, "main"] => Ok(own(&[binary])),
         ["tests", binary, inner @ ..] if top().join("tests").join(binary).join("main.rs").exists() => {
             Ok([own(&[binary]), own(inner)].concat())
         }
@@ -500,7 +499,7 @@ fn problems(requirements: &Requirements, found: &Found) -> Vec<String> {
         }
         if let Some((said, _)) = requirements.reasons.get(id) {
             problems.push(format!(
-                "{id} has a test, so requirements.yaml may not say that it {said}; a note can stay"
+                "{id} has a test, so requirements.yaml may not list it under \"{said}\"; a note can stay"
             ));
         }
     }

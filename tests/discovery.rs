@@ -18,7 +18,7 @@ const SERVER: &str = "/.well-known/oauth-authorization-server";
 const OPENID: &str = "/.well-known/openid-configuration";
 const RESOURCE: &str = "/.well-known/oauth-protected-resource";
 
-/// Spec: A1, A2, A3, A4, A5, A6, A7, A8, A9, A12, A13
+/// Spec: A1, A2, A3, A4, A5, A6, A7, A8, A9, A11, A12, A13, A14, A18
 #[tokio::test]
 async fn the_server_says_what_it_can_do_and_nothing_else() {
     let gateway = Gateway::new();
@@ -27,7 +27,8 @@ async fn the_server_says_what_it_can_do_and_nothing_else() {
     assert_eq!(reply.header("content-type"), Some("application/json"));
     assert_eq!(reply.header("cache-control"), Some("public, max-age=300"));
     assert_eq!(reply.header("access-control-allow-origin"), Some("*"));
-    let methods = json!(["none", "client_secret_post", "client_secret_basic"]);
+    let methods = json!(["none", "client_secret_post", "client_secret_basic", "private_key_jwt"]);
+    let algorithms = json!(["RS256", "ES256", "PS256", "EdDSA", "Ed25519"]);
     let proofs = json!(["ES256", "RS256", "PS256", "EdDSA", "Ed25519"]);
     let expected = json!({
         "issuer": "https://gw.example",
@@ -36,6 +37,7 @@ async fn the_server_says_what_it_can_do_and_nothing_else() {
         "registration_endpoint": "https://gw.example/register",
         "revocation_endpoint": "https://gw.example/revoke",
         "revocation_endpoint_auth_methods_supported": methods,
+        "revocation_endpoint_auth_signing_alg_values_supported": algorithms,
         "scopes_supported": [
             "openid", "profile", "email", "offline_access", "files:read", "files:write", "files:admin"
         ],
@@ -43,10 +45,13 @@ async fn the_server_says_what_it_can_do_and_nothing_else() {
         "response_modes_supported": ["query"],
         "grant_types_supported": ["authorization_code", "refresh_token", "client_credentials"],
         "token_endpoint_auth_methods_supported": methods,
+        "token_endpoint_auth_signing_alg_values_supported": algorithms,
         "code_challenge_methods_supported": ["S256"],
         "authorization_response_iss_parameter_supported": true,
+        "client_id_metadata_document_supported": true,
         "introspection_endpoint": "https://gw.example/introspect",
-        "introspection_endpoint_auth_methods_supported": ["client_secret_post", "client_secret_basic"],
+        "introspection_endpoint_auth_methods_supported": ["client_secret_post", "client_secret_basic", "private_key_jwt"],
+        "introspection_endpoint_auth_signing_alg_values_supported": algorithms,
         "pushed_authorization_request_endpoint": "https://gw.example/par",
         "dpop_signing_alg_values_supported": proofs,
         "protected_resources": [FILES, NOTES],
@@ -145,11 +150,13 @@ async fn what_is_turned_off_is_not_announced() {
     let gateway = Gateway::with(|config| {
         config.oauth.dynamic_registration = false;
         config.oauth.issuer_in_response = false;
+        config.oauth.client_documents = None;
         config.oauth.endpoint_prefix = "/api/auth/mcp".to_owned();
     });
     let answer = gateway.get(SERVER).await.fine().json();
     assert!(answer.get("registration_endpoint").is_none());
     assert!(answer.get("authorization_response_iss_parameter_supported").is_none());
+    assert!(answer.get("client_id_metadata_document_supported").is_none());
     assert_eq!(answer["issuer"], ORIGIN);
     assert_eq!(answer["token_endpoint"], "https://gw.example/api/auth/mcp/token");
     assert_eq!(
@@ -164,7 +171,7 @@ async fn what_is_turned_off_is_not_announced() {
     }
 }
 
-/// Spec: A10
+/// Spec: A10, B7
 #[tokio::test]
 async fn the_server_s_document_is_found_under_every_upstream_and_nowhere_else() {
     let gateway = Gateway::new();
@@ -213,7 +220,7 @@ async fn a_reserved_path_is_not_found_by_any_method() {
     }
 }
 
-/// Spec: B1, B2, B3, B4, B8
+/// Spec: A14, A18, B1, B2, B3, B4, B7, B8, B10
 #[tokio::test]
 async fn each_upstream_has_a_document_of_its_own() {
     let gateway = Gateway::new();
@@ -364,7 +371,7 @@ async fn an_upstream_with_a_host_is_described_there_alone() {
     );
 }
 
-/// Spec: A17
+/// Spec: A15, A17
 #[tokio::test]
 async fn head_is_answered_and_other_methods_are_not() {
     let gateway = Gateway::new();

@@ -5,6 +5,9 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::type_complexity,
+    clippy::naive_bytecount,
+    clippy::disallowed_methods,
     missing_docs,
     unreachable_pub,
     reason = "a test that cannot go on should stop; nobody imports a test"
@@ -87,6 +90,10 @@ fn every_target_has_a_program_a_corpus_and_a_check() {
 }
 
 #[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long a test looks is no configuration of the gateway"
+)]
 fn what_was_collected_holds_and_so_does_what_becomes_of_it() {
     let changes = std::env::var("FUZZ_CHANGES").map_or(CHANGES, |text| text.parse().unwrap());
     for (target, check) in checks::TARGETS {

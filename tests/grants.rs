@@ -42,6 +42,7 @@ fn robot(grants: &[GrantType]) -> Client {
         secret: Some(SecretHash::of(SECRET)),
         registration_token: None,
         auth_method: None,
+        keys: None,
         redirect_uris: vec![RedirectUri::parse(REDIRECT, &[]).unwrap()],
         grant_types: grants.to_vec(),
         scope: None,

@@ -317,7 +317,7 @@ async fn exercise(tolerance: Tolerance) {
 #[tokio::test]
 async fn every_quirk_in_the_table_gets_through() {
     for quirk in QUIRKS {
-        exercise(quirk.tolerance).await;
+        Box::pin(exercise(quirk.tolerance)).await;
     }
 }
 

@@ -667,7 +667,7 @@ async fn without_its_token_a_registration_is_nobody_s_business() {
     let reply = manage(&gateway, "POST", &uri, &others, None).await;
     assert_eq!(
         (reply.status.as_u16(), reply.header("allow")),
-        (405, Some("GET, PUT, DELETE"))
+        (405, Some("GET, HEAD, PUT, DELETE, OPTIONS"))
     );
     let reply = manage(&gateway, "OPTIONS", &uri, "", None).await;
     let allowed = reply.header("access-control-allow-methods").unwrap();

@@ -4,6 +4,7 @@
 #   tests/setup.sh build    what building needs
 #   tests/setup.sh test     that, and what `make test` needs
 #   tests/setup.sh bench    what building needs, and what `make bench` needs
+#   tests/setup.sh fuzz     what building needs, and what `make fuzz` needs
 #
 # Debian packages are installed with apt-get, which needs root or sudo. All else goes to target/test-env and to
 # node_modules, at the versions that the lock files name.
@@ -54,6 +55,12 @@ if [ "$what" = bench ]; then
     has wrk || packages+=(wrk)
     has taskset || packages+=(util-linux)
     has python3 || packages+=(python3)
+    # SQLite for Better Auth is compiled.
+    has c++ || packages+=(g++)
+fi
+if [ "$what" = fuzz ]; then
+    # libFuzzer is C++, and comes as source.
+    has c++ || packages+=(g++)
 fi
 if [ ${#packages[@]} -gt 0 ]; then
     install="apt-get install -y --no-install-recommends ${packages[*]}"
@@ -74,6 +81,28 @@ if [ ${#packages[@]} -gt 0 ]; then
         fail "this failed: apt-get update && $install"
     fi
     rm -f "$log"
+fi
+if [ "$what" = fuzz ]; then
+    version=0.13.2
+    stamp=$environment/tools/.cargo-fuzz
+    if ! current "$stamp" "$version"; then
+        echo "setup: compiling cargo-fuzz $version"
+        cargo install --quiet --locked --root "$environment/tools" "cargo-fuzz@$version" ||
+            fail "cargo-fuzz $version does not install"
+        echo "$version" >"$stamp"
+    fi
+fi
+if [ "$what" = bench ]; then
+    has node && has npm || fail "node and npm are missing: install Node 20 or newer"
+    home=tests/bench/better-auth
+    stamp=$home/node_modules/.installed
+    value="$(sha256sum <"$home/package-lock.json") $(node --version)"
+    if ! current "$stamp" "$value"; then
+        echo "setup: Better Auth, which takes minutes because SQLite is compiled"
+        npm ci --prefix "$home" --ignore-scripts --no-audit --no-fund --loglevel=error
+        npm rebuild --prefix "$home" better-sqlite3 --loglevel=error || fail "better-sqlite3 does not compile"
+        echo "$value" >"$stamp"
+    fi
 fi
 [ "$what" = test ] || exit 0
 

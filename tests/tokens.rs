@@ -37,6 +37,7 @@ fn configured(id: &str, secret: Option<&str>, grant_types: &[GrantType]) -> Clie
         origin: ClientOrigin::Configured,
         secret: secret.map(SecretHash::of),
         auth_method: None,
+        keys: None,
         redirect_uris: vec![RedirectUri::parse(REDIRECT, &[]).unwrap()],
         grant_types: grant_types.to_vec(),
         scope: None,

@@ -2,11 +2,14 @@
 
 use std::path::Path;
 
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+
 use super::problems::Problems;
 use super::read::{At, Object, Reader};
 use super::upstreams::Surroundings;
 use super::values::{read_bounded, shown};
-use super::{Config, PublicUrl, RootResource, StoreConfig, grants, keys, listen, oauth, people, upstreams, yaml};
+use super::{Config, PublicUrl, RootResource, StoreConfig, grants, keys, listen, oauth, people, tls, upstreams, yaml};
 use crate::domain::scope::Scope;
 
 /// Largest configuration that is read.
@@ -74,6 +77,7 @@ fn config(root: &At<'_>) -> Option<Config> {
         scopes,
         users,
         upstreams,
+        outbound_roots: outbound_roots(&top, root.reader.directory),
     };
     root_resource(&object, &config);
     grants::client_upstreams(&object, &config);
@@ -97,6 +101,21 @@ fn store(top: &Object<'_>, directory: &Path) -> StoreConfig {
     StoreConfig::Sled {
         path: directory.join(path),
     }
+}
+
+/// `outbound.ca`: certificates of authorities.
+fn outbound_roots(top: &Object<'_>, directory: &Path) -> Vec<CertificateDer<'static>> {
+    let section = top.section("outbound", keys::OUTBOUND);
+    let roots = section.optional("ca", |at| {
+        let roots = tls::certificates(&directory.join(at.text()?)).and_then(|roots| {
+            let mut store = RootCertStore::empty();
+            let fine = roots.iter().all(|root| store.add(root.clone()).is_ok());
+            fine.then_some(roots)
+                .ok_or_else(|| "a certificate in it is not that of an authority".to_owned())
+        });
+        roots.map_err(|error| at.problem(error)).ok()
+    });
+    roots.unwrap_or_default()
 }
 
 /// Every scope that is defined anywhere.

@@ -9,6 +9,7 @@ pub(super) const TOP: &[&str] = &[
     "scopes",
     "users",
     "upstreams",
+    "outbound",
 ];
 pub(super) const LISTENER: &[&str] = &["address", "tls"];
 pub(super) const TLS: &[&str] = &["cert", "key"];
@@ -46,17 +47,22 @@ pub(super) const ENDPOINT_LIMITS: &[&str] = &[
     "device_authorization",
     "device",
 ];
-pub(super) const GRANTS: &[&str] = &["client_credentials", "device_code", "token_exchange"];
-pub(super) const TRUSTED_ISSUER: &[&str] = &["issuer", "jwks_uri", "jwks_file", "users_by"];
 pub(super) const REGISTRATION: &[&str] = &[
     "dynamic",
+    "client_id_metadata_documents",
+    "allowed_client_hosts",
+    "denied_client_hosts",
     "initial_access_tokens",
     "allowed_redirect_hosts",
     "allowed_redirect_schemes",
 ];
+pub(super) const GRANTS: &[&str] = &["client_credentials", "device_code", "token_exchange"];
+pub(super) const TRUSTED_ISSUER: &[&str] = &["issuer", "jwks_uri", "jwks_file", "users_by"];
 pub(super) const CLIENT: &[&str] = &[
     "client_id",
     "client_secret",
+    "jwks",
+    "jwks_uri",
     "client_name",
     "redirect_uris",
     "token_endpoint_auth_method",
@@ -87,6 +93,7 @@ pub(super) const LIMITS: &[&str] = &[
     "idle_stream",
     "requests_per_minute",
 ];
+pub(super) const OUTBOUND: &[&str] = &["ca"];
 /// Where a secret is, if it is not written out.
 pub(super) const SECRET: &[&str] = &["env", "file"];
 
@@ -110,6 +117,7 @@ const MAPS: &[(&str, &[&str])] = &[
     ("users[].", USER),
     ("upstreams[].", UPSTREAM),
     ("upstreams[].limits.", LIMITS),
+    ("outbound.", OUTBOUND),
 ];
 
 /// Every key as a path, such as `upstreams[].limits.body`; for the tests that keep gateway.yaml and the reference in

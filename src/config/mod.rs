@@ -2,6 +2,7 @@
 //! read, every name is unique, every route is distinct. [`load`] is the only way to one.
 
 mod check;
+mod client_keys;
 mod endpoint_limits;
 mod grants;
 mod headers;
@@ -23,6 +24,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
+use rustls::pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
 use crate::domain::client::Client;
@@ -55,6 +57,8 @@ pub struct Config {
     pub users: Vec<Account>,
     /// The MCP servers behind the gateway; at least one.
     pub upstreams: Vec<Upstream>,
+    /// Certificates of authorities that are trusted besides the system's, where the gateway itself asks others.
+    pub outbound_roots: Vec<CertificateDer<'static>>,
 }
 
 /// `public_url`: an origin without a path or a trailing slash.
@@ -124,7 +128,9 @@ pub struct OAuthConfig {
     pub root_resource: RootResource,
     /// Whether clients may register themselves (RFC 7591).
     pub dynamic_registration: bool,
-    /// Hosts that https redirect URIs of registering clients may name.
+    /// Where metadata documents of clients may be; `None` if no client id is the address of one.
+    pub client_documents: Option<ClientHosts>,
+    /// Hosts that https redirect URIs of clients may name which nobody wrote down here.
     pub allowed_redirect_hosts: Vec<HostPattern>,
     /// Private-use schemes that they may have.
     pub allowed_redirect_schemes: Vec<String>,
@@ -182,6 +188,15 @@ pub enum UsersBy {
     Email,
     /// The claim `sub` is the account's username.
     Subject,
+}
+
+/// Whose metadata documents count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientHosts {
+    /// Hosts that their addresses may name.
+    pub allowed: Vec<HostPattern>,
+    /// Hosts that they may not name, even if they are on the other list.
+    pub denied: Vec<HostPattern>,
 }
 
 /// `oauth.root_resource`.
@@ -321,6 +336,15 @@ impl Default for Limits {
             idle_stream: None,
             requests_per_minute: None,
         }
+    }
+}
+
+impl ClientHosts {
+    /// Whether a host is on the one list and not on the other.
+    #[must_use]
+    pub fn welcome(&self, host: &str) -> bool {
+        let among = |list: &[HostPattern]| list.iter().any(|pattern| pattern.matches(host));
+        among(&self.allowed) && !among(&self.denied)
     }
 }
 

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use super::read::{At, Object};
 use super::values::shown;
-use super::{EndpointLimits, Grants, OAuthConfig, RootResource, ScopeInfo, endpoint_limits, grants, keys};
+use super::{
+    ClientHosts, EndpointLimits, Grants, OAuthConfig, RootResource, ScopeInfo, client_keys, endpoint_limits, grants,
+    keys,
+};
 use crate::domain::client::{Client, ClientAuthMethod, ClientDisplay, ClientId, ClientOrigin, GrantType, Permissions};
 use crate::domain::clock::Timestamp;
 use crate::domain::scope::{Scope, ScopeToken};
@@ -36,6 +39,10 @@ impl Default for OAuthConfig {
             endpoint_prefix: String::new(),
             root_resource: RootResource::Auto,
             dynamic_registration: true,
+            client_documents: Some(ClientHosts {
+                allowed: HostPattern::parse("*").into_iter().collect(),
+                denied: Vec::new(),
+            }),
             allowed_redirect_hosts: HostPattern::parse("*").into_iter().collect(),
             allowed_redirect_schemes: DEFAULT_SCHEMES.map(str::to_owned).to_vec(),
             initial_access_tokens: Vec::new(),
@@ -77,6 +84,7 @@ pub(super) fn read<'a>(object: &Object<'a>) -> (OAuthConfig, Vec<Mention<'a>>) {
         endpoint_prefix: object.or("endpoint_prefix", default.endpoint_prefix, At::endpoint_prefix),
         root_resource: object.or("root_resource", default.root_resource, At::root_resource),
         dynamic_registration: registration.or("dynamic", default.dynamic_registration, At::boolean),
+        client_documents: client_documents(&registration),
         allowed_redirect_hosts: registration.or(
             "allowed_redirect_hosts",
             default.allowed_redirect_hosts,
@@ -100,6 +108,18 @@ pub(super) fn read<'a>(object: &Object<'a>) -> (OAuthConfig, Vec<Mention<'a>>) {
         limits: endpoint_limits::read(object),
     };
     (config, mentions)
+}
+
+/// Metadata documents: on for all hosts unless something else is said. The lists are read even where they are off, so that
+/// mistakes in them are found.
+fn client_documents(registration: &Object<'_>) -> Option<ClientHosts> {
+    let any = HostPattern::parse("*").into_iter().collect();
+    let hosts = ClientHosts {
+        allowed: registration.or("allowed_client_hosts", any, At::host_patterns),
+        denied: registration.or("denied_client_hosts", Vec::new(), At::host_patterns),
+    };
+    let on = registration.or("client_id_metadata_documents", true, At::boolean);
+    on.then_some(hosts)
 }
 
 /// Lifetimes of access and refresh tokens: what refreshes may not end before what it refreshes.
@@ -201,11 +221,22 @@ fn clients<'a>(object: &Object<'a>) -> (Vec<Client>, Vec<Mention<'a>>) {
 fn client<'a>(object: &Object<'a>, id: Option<ClientId>, mentions: &mut Vec<Mention<'a>>) -> Option<Client> {
     let secret_at = object.get("client_secret");
     let secret = secret_at.and_then(At::client_secret);
+    let keys_at = object.get("jwks").or_else(|| object.get("jwks_uri"));
+    let keys = client_keys::read(object);
+    if let (Some(_), Some(at)) = (secret_at, keys_at) {
+        at.problem("a client has a client_secret or keys; keep one of them");
+    }
     let auth_method = object.optional("token_endpoint_auth_method", |at| {
         let method = at.word(&ClientAuthMethod::ALL.map(|method| (method.as_str(), method)))?;
         match (method, secret_at.is_some()) {
             (ClientAuthMethod::None, true) => {
                 at.refuse("a client with a client_secret must use it; write client_secret_basic or client_secret_post")
+            }
+            (ClientAuthMethod::PrivateKeyJwt, _) if keys_at.is_none() => {
+                at.refuse("needs keys; write jwks or jwks_uri, or another method here")
+            }
+            (ClientAuthMethod::None, false) if keys_at.is_some() => {
+                at.refuse("a client with keys must use them; write private_key_jwt")
             }
             (ClientAuthMethod::ClientSecretBasic | ClientAuthMethod::ClientSecretPost, false) => {
                 at.refuse("needs a client_secret; write one, or none here")
@@ -231,11 +262,12 @@ fn client<'a>(object: &Object<'a>, id: Option<ClientId>, mentions: &mut Vec<Ment
     Some(Client {
         id: id?,
         origin: ClientOrigin::Configured,
-        auth_method: if secret_at.is_none() {
-            Some(ClientAuthMethod::None)
-        } else {
-            auth_method
+        auth_method: match (secret_at, keys_at) {
+            (Some(_), _) => auth_method,
+            (None, Some(_)) => Some(ClientAuthMethod::PrivateKeyJwt),
+            (None, None) => Some(ClientAuthMethod::None),
         },
+        keys,
         secret,
         redirect_uris: redirect_uris?,
         grant_types,
@@ -256,11 +288,6 @@ fn client<'a>(object: &Object<'a>, id: Option<ClientId>, mentions: &mut Vec<Ment
 impl<'a> At<'a> {
     fn client_id(&self) -> Option<ClientId> {
         let text = self.text()?;
-        if text.to_ascii_lowercase().starts_with("https://") {
-            return self.refuse(
-                "must not begin with https://, which stands for a metadata document; write a name like ci-runner",
-            );
-        }
         ClientId::parse(text).or_else(|| {
             self.refuse(format!(
                 "{} is not a client id; write up to 512 visible ASCII characters without spaces",

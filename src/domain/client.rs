@@ -3,12 +3,13 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use url::Url;
 
 use super::clock::Timestamp;
 use super::key::Algorithm;
 use super::scope::Scope;
 use super::secret::{SecretHash, random_bytes};
-use super::uri::RedirectUri;
+use super::uri::{RedirectUri, is_loopback};
 
 /// Longest client id that we look up.
 const MAX_ID_LENGTH: usize = 512;
@@ -28,6 +29,8 @@ pub enum ClientAuthMethod {
     ClientSecretBasic,
     /// In the form.
     ClientSecretPost,
+    /// An assertion signed with a key of its own (RFC 7523 §2.2).
+    PrivateKeyJwt,
 }
 
 /// What a client may present at the token endpoint.
@@ -56,6 +59,8 @@ pub enum ClientOrigin {
     Configured,
     /// It registered itself (RFC 7591).
     Registered,
+    /// Its id is the address of its metadata document.
+    Document,
 }
 
 /// A client as the rules see it: everything in it has been checked.
@@ -69,6 +74,10 @@ pub struct Client {
     pub secret: Option<SecretHash>,
     /// The method that it registered; `None` if it never said and may use Basic or the form.
     pub auth_method: Option<ClientAuthMethod>,
+    /// The keys that it signs assertions with, if it has any. With a method other than `private_key_jwt` it may
+    /// authenticate so and need not: metadata documents may list several methods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<ClientKeys>,
     /// Where codes may be sent.
     pub redirect_uris: Vec<RedirectUri>,
     /// What it may present at the token endpoint.
@@ -93,6 +102,26 @@ pub struct Client {
     pub registration_token: Option<SecretHash>,
     /// When it became known.
     pub created_at: Timestamp,
+}
+
+/// The public keys of a client (RFC 7591 §2).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientKeys {
+    /// Where they are.
+    pub source: KeySource,
+    /// The one algorithm that it signs with (`token_endpoint_auth_signing_alg`); `None` for any that we honour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<Algorithm>,
+}
+
+/// Where public keys are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeySource {
+    /// Here: a JSON Web Key Set as text (RFC 7517 §5), `jwks`.
+    Inline(String),
+    /// At this address, `jwks_uri`.
+    At(String),
 }
 
 /// What the configuration allows a client that nobody could ask for by registering.
@@ -176,7 +205,12 @@ impl fmt::Display for ClientId {
 
 impl ClientAuthMethod {
     /// Every method that we know, in the order in which discovery names them.
-    pub const ALL: [Self; 3] = [Self::None, Self::ClientSecretPost, Self::ClientSecretBasic];
+    pub const ALL: [Self; 4] = [
+        Self::None,
+        Self::ClientSecretPost,
+        Self::ClientSecretBasic,
+        Self::PrivateKeyJwt,
+    ];
 
     /// The registered name.
     #[must_use]
@@ -185,6 +219,7 @@ impl ClientAuthMethod {
             Self::None => "none",
             Self::ClientSecretBasic => "client_secret_basic",
             Self::ClientSecretPost => "client_secret_post",
+            Self::PrivateKeyJwt => "private_key_jwt",
         }
     }
 
@@ -231,10 +266,40 @@ impl GrantType {
 // === impl Client ===
 
 impl Client {
-    /// Whether it can keep a secret.
+    /// Whether it can keep a secret, and has to show that it does.
     #[must_use]
     pub const fn is_confidential(&self) -> bool {
-        self.secret.is_some()
+        self.secret.is_some() || self.signs()
+    }
+
+    /// Whether it has to sign to authenticate.
+    #[must_use]
+    pub const fn signs(&self) -> bool {
+        matches!(self.auth_method, Some(ClientAuthMethod::PrivateKeyJwt))
+    }
+
+    /// What stands for the redirect URIs and keys of a metadata document: its site may change them at any time, and a
+    /// person who allowed the one has not allowed the other. `None` for clients that cannot change by themselves.
+    #[must_use]
+    pub fn edition(&self) -> Option<SecretHash> {
+        if self.origin != ClientOrigin::Document {
+            return None;
+        }
+        let mut uris: Vec<&str> = self.redirect_uris.iter().map(RedirectUri::as_str).collect();
+        uris.sort_unstable();
+        let keys = match self.keys.as_ref().map(|keys| &keys.source) {
+            None => "",
+            Some(KeySource::Inline(text) | KeySource::At(text)) => text,
+        };
+        // Neither has a line break in it: URIs are visible ASCII, and JSON escapes it.
+        Some(SecretHash::of(&format!("{}\n\n{keys}", uris.join("\n"))))
+    }
+
+    /// Whether every redirect URI of it leads to the computer that the browser is on.
+    #[must_use]
+    pub fn is_loopback_only(&self) -> bool {
+        let loopback = |uri: &RedirectUri| Url::parse(uri.as_str()).is_ok_and(|url| is_loopback(&url));
+        self.redirect_uris.iter().all(loopback)
     }
 
     /// Whether it may present this grant.

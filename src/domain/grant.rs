@@ -108,6 +108,8 @@ pub struct ConsentKey {
     pub redirect: RedirectTarget,
     /// For which upstream.
     pub resource: Resource,
+    /// Which edition of its metadata document, if it has one (see `Client::edition`).
+    pub edition: Option<SecretHash>,
 }
 
 /// Identifies a grant; random, never shown outside.

@@ -4,6 +4,7 @@
 //! allowed is a *grant*; every code and token belongs to one.
 
 pub mod client;
+pub mod client_url;
 pub mod clock;
 pub mod device;
 pub mod error;

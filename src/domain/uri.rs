@@ -306,7 +306,12 @@ impl Resource {
             return Err(InvalidResource);
         }
         // The path is taken from the text, not from the parser, which resolves `..` and would let two spellings meet.
-        let after_scheme = text.split_once("://").ok_or(InvalidResource)?.1;
+        // The parser also forgives `https:host` and `https:///host`, in which the path would be looked for in the wrong place.
+        let after_scheme = text
+            .get(url.scheme().len()..)
+            .and_then(|rest| rest.strip_prefix("://"))
+            .filter(|rest| !rest.starts_with(['/', '?']))
+            .ok_or(InvalidResource)?;
         let tail = after_scheme.find(['/', '?']).map_or("", |at| &after_scheme[at..]);
         let (path, query) = tail
             .split_once('?')
@@ -317,7 +322,12 @@ impl Resource {
             .unwrap_or(path);
         let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
         let query = query.map(|query| format!("?{query}")).unwrap_or_default();
-        Ok(Self(format!("{}://{host}{port}{path}{query}", url.scheme())))
+        // An address may be longer in full than it was in hexadecimal.
+        let canonical = format!("{}://{host}{port}{path}{query}", url.scheme());
+        if canonical.len() > MAX_URI_LENGTH {
+            return Err(InvalidResource);
+        }
+        Ok(Self(canonical))
     }
 
     /// The canonical text.
@@ -492,6 +502,8 @@ mod tests {
             "mailto:a@b",
             "https://gw.example/ä",
             "https://gw.example/\\x",
+            "https:///gw.example/notion",
+            "https:gw.example?x://gw.example/notion",
         ] {
             assert_eq!(Resource::parse(bad), Err(InvalidResource), "{bad}");
         }

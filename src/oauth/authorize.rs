@@ -26,6 +26,7 @@ use crate::domain::pkce::CodeChallenge;
 use crate::domain::scope::{OFFLINE_ACCESS, Scope};
 use crate::domain::secret::{Secret, SecretKind};
 use crate::domain::uri::Resource;
+use crate::fetch::Patience;
 
 /// Longest `nonce`: it comes back in an ID token.
 const MAX_NONCE: usize = 1024;
@@ -237,7 +238,7 @@ async fn check_client(at: &Endpoints, parameters: &Parameters) -> Result<Client,
         )
     };
     let id = ClientId::parse(parameters.require("client_id")?).ok_or_else(unknown)?;
-    at.client(&id).await.map_err(unavailable)?.ok_or_else(unknown)
+    at.find_client(&id, Patience::STRICT).await?.ok_or_else(unknown)
 }
 
 /// RFC 6749 §3.1.2.3: it may be left out where exactly one is registered. OAuth 2.1 §4.1.3 wants the same text otherwise.

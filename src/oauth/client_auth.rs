@@ -1,6 +1,6 @@
 //! Who calls `/token` and `/revoke`: RFC 6749 §2.3.
 //!
-//! A confidential client may send its secret in the header or in the form, whichever of the two it registered: claude.ai
+//! Three ways: nothing but its id, a secret, or an assertion (`client_assertion.rs`). A confidential client may send its secret in the header or in the form, whichever of the two it registered: claude.ai
 //! always uses the form, others always the header, whatever discovery and their registration say, and both carry the same
 //! secret over the same connection. What stays strict: one method in a request, and no secret from a public client.
 
@@ -11,11 +11,13 @@ use http::HeaderMap;
 use http::header::{self, HeaderValue};
 use zeroize::Zeroizing;
 
+use super::client_assertion::Assertion;
 use super::web::{self, Parameters};
-use super::{Answer, Call, Endpoints, unavailable};
+use super::{Answer, Call, Endpoints};
 use crate::domain::client::{Client, ClientId};
 use crate::domain::error::{ErrorCode, OAuthError};
 use crate::domain::secret::SecretHash;
+use crate::fetch::Patience;
 
 /// Compared with where there is no client, so that an unknown one costs what a wrong secret costs.
 const NOBODY: SecretHash = SecretHash::from_bytes([0; 32]);
@@ -44,11 +46,20 @@ pub(super) struct Reading {
 /// # Errors
 /// `invalid_client` for an unknown client and for a wrong secret alike; `invalid_request` if it uses two methods at once.
 pub async fn authenticate(at: &Endpoints, call: &Call<'_>, form: &Parameters) -> Result<Client, OAuthError> {
+    if let Some(assertion) = Assertion::of(form)? {
+        if call.request.headers().contains_key(header::AUTHORIZATION) || form.get("client_secret").is_some() {
+            return Err(two_ways());
+        }
+        let found = at.find_client(&assertion.client_id, Patience::LENIENT).await?;
+        let client = found.ok_or_else(|| refused("the client is not known"))?;
+        assertion.verify(at, call, &client).await?;
+        return Ok(client);
+    }
     let credentials = Credentials::of(call.request.headers(), form)?;
     let mut found = None;
     for reading in &credentials.readings {
         if let Some(id) = ClientId::parse(&reading.id) {
-            found = at.client(&id).await.map_err(unavailable)?;
+            found = at.find_client(&id, Patience::LENIENT).await?;
         }
         if found.is_some() {
             break;
@@ -64,6 +75,7 @@ pub async fn authenticate(at: &Endpoints, call: &Call<'_>, form: &Parameters) ->
     let presented = credentials.readings.iter().any(|reading| reading.secret.is_some());
     match found {
         None => Err(refused("the client is not known")),
+        Some(client) if client.signs() => Err(refused(format!("client {} presented no assertion", client.id))),
         Some(client) if client.is_confidential() => match (presented, right) {
             (true, true) => Ok(client),
             (true, false) => Err(refused(format!("client {} presented a wrong secret", client.id))),
@@ -87,8 +99,12 @@ pub fn refuse(call: &Call<'_>, error: &OAuthError) -> Answer {
     answer
 }
 
+fn two_ways() -> OAuthError {
+    OAuthError::invalid_request("the client authenticates in more than one way")
+}
+
 /// One answer for all of them; SDKs forget the client and register again when they read it.
-fn refused(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> OAuthError {
+pub(super) fn refused(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> OAuthError {
     OAuthError::new(
         ErrorCode::InvalidClient,
         "the client is not known here or did not authenticate; register again",
@@ -116,9 +132,7 @@ impl Credentials {
             });
         };
         if second.is_some() || form.get("client_secret").is_some() {
-            return Err(OAuthError::invalid_request(
-                "the client authenticates in more than one way",
-            ));
+            return Err(two_ways());
         }
         let mut readings = basic(value).ok_or_else(|| refused("the Authorization header is not HTTP Basic"))?;
         if let Some(id) = form.get("client_id") {

@@ -241,6 +241,7 @@ fn key(interaction: &Interaction<'_>, signed_in: &SignedIn) -> ConsentKey {
         client_id: interaction.request.client_id.clone(),
         redirect: interaction.client.registered_for(&interaction.request.redirect),
         resource: interaction.request.resource.clone(),
+        edition: interaction.client.edition(),
     }
 }
 

@@ -29,17 +29,22 @@ struct AuthorizationServer<'a> {
     registration_endpoint: Option<String>,
     revocation_endpoint: String,
     revocation_endpoint_auth_methods_supported: Vec<&'static str>,
+    revocation_endpoint_auth_signing_alg_values_supported: Vec<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     scopes_supported: Vec<String>,
     response_types_supported: [&'static str; 1],
     response_modes_supported: [&'static str; 1],
     grant_types_supported: Vec<&'static str>,
     token_endpoint_auth_methods_supported: Vec<&'static str>,
+    token_endpoint_auth_signing_alg_values_supported: Vec<&'static str>,
     code_challenge_methods_supported: [&'static str; 1],
     #[serde(skip_serializing_if = "Option::is_none")]
     authorization_response_iss_parameter_supported: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_id_metadata_document_supported: Option<bool>,
     introspection_endpoint: String,
     introspection_endpoint_auth_methods_supported: Vec<&'static str>,
+    introspection_endpoint_auth_signing_alg_values_supported: Vec<&'static str>,
     /// RFC 8628 §4.
     #[serde(skip_serializing_if = "Option::is_none")]
     device_authorization_endpoint: Option<String>,
@@ -115,6 +120,7 @@ fn is_ours(config: &Config, about: &str) -> bool {
 
 fn metadata(config: &Config) -> Answer {
     let methods = ClientAuthMethod::ALL.map(ClientAuthMethod::as_str);
+    let algorithms = Algorithm::ALL.map(Algorithm::as_str);
     let authenticated: Vec<_> = methods.iter().copied().filter(|method| *method != "none").collect();
     let openid = openid::is_on(config);
     let device = config.oauth.grants.device_code;
@@ -126,6 +132,7 @@ fn metadata(config: &Config) -> Answer {
         registration_endpoint: config.oauth.dynamic_registration.then(|| config.endpoint("/register")),
         revocation_endpoint: config.endpoint("/revoke"),
         revocation_endpoint_auth_methods_supported: methods.to_vec(),
+        revocation_endpoint_auth_signing_alg_values_supported: algorithms.to_vec(),
         scopes_supported: names(&config.all_scopes()),
         response_types_supported: ["code"],
         response_modes_supported: ["query"],
@@ -135,10 +142,13 @@ fn metadata(config: &Config) -> Answer {
             .map(|grant| grant.grant_type().as_str())
             .collect(),
         token_endpoint_auth_methods_supported: methods.to_vec(),
+        token_endpoint_auth_signing_alg_values_supported: algorithms.to_vec(),
         code_challenge_methods_supported: ["S256"],
         authorization_response_iss_parameter_supported: config.oauth.issuer_in_response.then_some(true),
+        client_id_metadata_document_supported: config.oauth.client_documents.as_ref().map(|_| true),
         introspection_endpoint: config.endpoint("/introspect"),
         introspection_endpoint_auth_methods_supported: authenticated,
+        introspection_endpoint_auth_signing_alg_values_supported: algorithms.to_vec(),
         device_authorization_endpoint: device.then(|| config.endpoint("/device_authorization")),
         pushed_authorization_request_endpoint: pushed.then(|| config.endpoint("/par")),
         dpop_signing_alg_values_supported: config.oauth.dpop.then(dpop::algorithms),

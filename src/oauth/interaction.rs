@@ -18,6 +18,7 @@ use crate::domain::error::{ErrorCode, OAuthError};
 use crate::domain::grant::AuthorizationRequest;
 use crate::domain::scope::Scope;
 use crate::domain::secret::{Secret, SecretKind};
+use crate::fetch::Patience;
 use crate::identity::SignIn;
 use crate::store::StoreError;
 use crate::telemetry::LoginOutcome;
@@ -273,8 +274,12 @@ impl<'a> Interaction<'a> {
             return Err(Problem::other_browser());
         }
         let gone = |what| Problem::of_request(&OAuthError::new(ErrorCode::InvalidClient, what));
-        let client = at.client(&request.client_id).await?;
+        let client = at.find_client(&request.client_id, Patience::LENIENT).await?;
         let client = client.ok_or_else(|| gone("the client is not registered here any more"))?;
+        // A document may have changed meanwhile. A device is not redirected to.
+        if request.details.device.is_none() && client.redirect_target(request.redirect.as_str()).is_none() {
+            return Err(gone("the redirect URI is not one of this client any more"));
+        }
         let upstream = at.config.upstream_for(&request.resource).ok_or_else(Problem::lapsed)?;
         Ok(Self {
             id,

@@ -125,9 +125,8 @@ async fn find(at: &Endpoints, presented: &str) -> Result<Option<Found>, OAuthErr
         None
     };
     let Some(found) = found else { return Ok(None) };
-    let client = at.client(&found.grant.client_id).await.map_err(unavailable)?;
-    let counts =
-        client.is_some() && at.config.upstream_for(&found.grant.resource).is_some() && at.has_principal(&found.grant);
+    let known = at.knows_client(&found.grant.client_id).await.map_err(unavailable)?;
+    let counts = known && at.config.upstream_for(&found.grant.resource).is_some() && at.has_principal(&found.grant);
     Ok(counts.then_some(found))
 }
 

@@ -84,13 +84,14 @@ async fn replace(at: &Endpoints, call: &Call<'_>, client: Client, token: &Secret
         document.insert("token_endpoint_auth_method".to_owned(), method.as_str().into());
     }
     let metadata = Metadata::read(&document, &at.config)?;
-    if (metadata.auth_method == ClientAuthMethod::None) == client.is_confidential() {
+    if credential(Some(metadata.auth_method)) != credential(client.auth_method) {
         return Err(metadata::invalid(
-            "token_endpoint_auth_method cannot change between none and a secret; register anew",
+            "token_endpoint_auth_method cannot change between none, a secret and keys; register anew",
         ));
     }
     let replaced = Client {
         auth_method: Some(metadata.auth_method),
+        keys: metadata.keys,
         redirect_uris: metadata.redirect_uris,
         grant_types: metadata.grant_types,
         name: metadata.name,
@@ -109,6 +110,15 @@ async fn replace(at: &Endpoints, call: &Call<'_>, client: Client, token: &Secret
         token,
     };
     Ok(registered.answer(at, StatusCode::OK))
+}
+
+/// What a client authenticates with. One that never named a method has a secret.
+const fn credential(method: Option<ClientAuthMethod>) -> &'static str {
+    match method {
+        Some(ClientAuthMethod::None) => "nothing",
+        Some(ClientAuthMethod::PrivateKeyJwt) => "keys",
+        None | Some(ClientAuthMethod::ClientSecretBasic | ClientAuthMethod::ClientSecretPost) => "a secret",
+    }
 }
 
 /// §2.3: with the client goes everything that it holds.

@@ -6,9 +6,10 @@
 use serde_json::{Map, Value};
 use url::Url;
 
+use super::client_keys;
 use super::token::GRANTS;
 use crate::config::Config;
-use crate::domain::client::{ClientAuthMethod, ClientDisplay, GrantType};
+use crate::domain::client::{ClientAuthMethod, ClientDisplay, ClientKeys, GrantType};
 use crate::domain::error::{ErrorCode, OAuthError};
 use crate::domain::key::Algorithm;
 use crate::domain::scope::{OFFLINE_ACCESS, Scope, ScopeToken};
@@ -28,6 +29,7 @@ const MAX_CONTACTS: usize = 10;
 pub(super) struct Metadata {
     pub(super) redirect_uris: Vec<RedirectUri>,
     pub(super) auth_method: ClientAuthMethod,
+    pub(super) keys: Option<ClientKeys>,
     pub(super) grant_types: Vec<GrantType>,
     pub(super) name: Option<String>,
     pub(super) display: ClientDisplay,
@@ -56,23 +58,24 @@ impl Metadata {
         let redirect_uris = redirect_uris(document, config, &grant_types)?;
         let display = display(document, config)?;
         response_types(document)?;
+        let signs = text(document, "token_endpoint_auth_method")? == Some(ClientAuthMethod::PrivateKeyJwt.as_str());
+        let keys = client_keys::read(document, config.public_url.loopback, signs)?.filter(|_| signs);
         Ok(Self {
-            auth_method: auth_method(document, &display, &redirect_uris)?,
+            auth_method: auth_method(document, &display, &redirect_uris, keys.is_some())?,
+            keys,
             grant_types,
             name: text(document, "client_name")?.and_then(for_display),
             redirect_uris,
             display,
-            id_token_algorithm: text(document, "id_token_signed_response_alg")?
-                .and_then(Algorithm::parse)
-                .filter(|algorithm| Algorithm::OURS.contains(algorithm)),
-            key_bound: config.oauth.dpop && boolean(document, "dpop_bound_access_tokens")?,
+            id_token_algorithm: id_token_algorithm(document)?,
+            key_bound: key_bound(document, config)?,
         })
     }
 }
 
 /// The redirect URIs that may be used. If none of those sent may, the error says what is wrong with the first. A client
 /// without the code grant needs none.
-fn redirect_uris(
+pub(super) fn redirect_uris(
     document: &Document,
     config: &Config,
     grant_types: &[GrantType],
@@ -118,6 +121,7 @@ fn auth_method(
     document: &Document,
     display: &ClientDisplay,
     redirect_uris: &[RedirectUri],
+    has_keys: bool,
 ) -> Result<ClientAuthMethod, OAuthError> {
     let Some(asked) = text(document, "token_endpoint_auth_method")? else {
         return Ok(ClientAuthMethod::ClientSecretBasic);
@@ -127,7 +131,8 @@ fn auth_method(
             let text = uri.as_str().as_bytes();
             !text.get(..6).is_some_and(|start| start.eq_ignore_ascii_case(b"https:"))
         });
-    Ok(ClientAuthMethod::parse(asked).unwrap_or(if native {
+    let usable = ClientAuthMethod::parse(asked).filter(|method| *method != ClientAuthMethod::PrivateKeyJwt || has_keys);
+    Ok(usable.unwrap_or(if native {
         ClientAuthMethod::None
     } else {
         ClientAuthMethod::ClientSecretBasic
@@ -136,7 +141,7 @@ fn auth_method(
 
 /// The grants that it may use: those it asked for that exist here. VS Code asks for one that does not.
 /// Nor is there one for strangers that whoever runs the gateway has to allow.
-fn grant_types(document: &Document, config: &Config) -> Result<Vec<GrantType>, OAuthError> {
+pub(super) fn grant_types(document: &Document, config: &Config) -> Result<Vec<GrantType>, OAuthError> {
     let Some(sent) = list(document, "grant_types", MAX_LIST)? else {
         return Ok(vec![GrantType::AuthorizationCode]);
     };
@@ -152,8 +157,19 @@ fn grant_types(document: &Document, config: &Config) -> Result<Vec<GrantType>, O
     }
 }
 
+/// How its ID tokens are to be signed, if it says, and if we can (OpenID Connect Registration §2).
+pub(super) fn id_token_algorithm(document: &Document) -> Result<Option<Algorithm>, OAuthError> {
+    let asked = text(document, "id_token_signed_response_alg")?.and_then(Algorithm::parse);
+    Ok(asked.filter(|algorithm| Algorithm::OURS.contains(algorithm)))
+}
+
+/// Whether its tokens have to be bound to a key (RFC 9449 §5.2).
+pub(super) fn key_bound(document: &Document, config: &Config) -> Result<bool, OAuthError> {
+    Ok(config.oauth.dpop && boolean(document, "dpop_bound_access_tokens")?)
+}
+
 /// `code` is the only response type; others may be asked for besides it.
-fn response_types(document: &Document) -> Result<(), OAuthError> {
+pub(super) fn response_types(document: &Document) -> Result<(), OAuthError> {
     match list(document, "response_types", MAX_LIST)? {
         Some(sent) if !sent.contains(&"code") => Err(invalid("response_types must have code among them")),
         _ => Ok(()),
@@ -171,7 +187,7 @@ fn scope(document: &Document, config: &Config) -> Result<Scope, OAuthError> {
         .collect())
 }
 
-fn display(document: &Document, config: &Config) -> Result<ClientDisplay, OAuthError> {
+pub(super) fn display(document: &Document, config: &Config) -> Result<ClientDisplay, OAuthError> {
     let uri = |member| -> Result<_, OAuthError> {
         Ok(text(document, member)?
             .filter(|text| is_web_address(text))
@@ -207,7 +223,7 @@ fn is_web_address(text: &str) -> bool {
 }
 
 /// Text that can be shown: without characters that are not seen or that turn the text around them, and cut to length.
-fn for_display(text: &str) -> Option<String> {
+pub(super) fn for_display(text: &str) -> Option<String> {
     let hidden = |c: char| {
         c.is_control()
             || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{feff}')
@@ -220,7 +236,7 @@ fn for_display(text: &str) -> Option<String> {
 }
 
 /// A member that is text. Missing, `null` and empty are the same.
-fn text<'a>(document: &'a Document, member: &'static str) -> Result<Option<&'a str>, OAuthError> {
+pub(super) fn text<'a>(document: &'a Document, member: &'static str) -> Result<Option<&'a str>, OAuthError> {
     match document.get(member) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),
@@ -238,7 +254,11 @@ fn boolean(document: &Document, member: &'static str) -> Result<bool, OAuthError
 }
 
 /// A member that is a list of text. Missing and `null` are the same.
-fn list<'a>(document: &'a Document, member: &'static str, most: usize) -> Result<Option<Vec<&'a str>>, OAuthError> {
+pub(super) fn list<'a>(
+    document: &'a Document,
+    member: &'static str,
+    most: usize,
+) -> Result<Option<Vec<&'a str>>, OAuthError> {
     let entries = match document.get(member) {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::Array(entries)) if entries.len() > most => {

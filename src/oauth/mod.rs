@@ -5,7 +5,10 @@
 
 pub mod authorize;
 mod browser;
+mod client_assertion;
 pub mod client_auth;
+mod client_document;
+mod client_keys;
 mod consent;
 mod cookie;
 pub mod device;
@@ -26,6 +29,7 @@ pub mod par;
 pub mod protected;
 pub mod quirks;
 pub mod register;
+pub mod remote;
 mod response;
 pub mod revoke;
 pub mod session;
@@ -45,9 +49,11 @@ use crate::domain::clock::{Clock, Timestamp};
 use crate::domain::error::{ErrorCode, OAuthError};
 use crate::domain::grant::Grant;
 use crate::domain::user::Subject;
+use crate::fetch::Patience;
 use crate::identity::Identity;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
+use remote::Remote;
 
 /// Most bytes of a body that an endpoint reads.
 pub const MAX_BODY: usize = 64 << 10;
@@ -61,6 +67,8 @@ pub struct Endpoints {
     pub config: Arc<Config>,
     /// What is remembered.
     pub store: Arc<dyn Store>,
+    /// What others publish.
+    pub remote: Remote,
     /// Who can sign in.
     pub identity: Arc<Identity>,
     /// What is counted.
@@ -198,6 +206,8 @@ impl Route {
             (get, "GET"),
             (get, "HEAD"),
             (methods.contains(&Method::POST), "POST"),
+            (methods.contains(&Method::PUT), "PUT"),
+            (methods.contains(&Method::DELETE), "DELETE"),
             (options, "OPTIONS"),
         ]
         .into_iter()
@@ -325,15 +335,49 @@ impl Endpoints {
         self.clock.now()
     }
 
-    /// A client by its id: a configured one, or one that registered itself.
+    /// A client by its id: a configured one, one that has a metadata document there, or one that registered itself.
     ///
     /// # Errors
     /// If the store fails.
     pub async fn client(&self, id: &ClientId) -> Result<Option<Client>, StoreError> {
-        match self.config.oauth.clients.iter().find(|client| client.id == *id) {
-            Some(client) => Ok(Some(client.clone())),
-            None => self.store.client(id).await,
+        if let Some(client) = self.configured(id) {
+            return Ok(Some(client.clone()));
         }
+        if client_document::is_document(&self.config, id) {
+            let found = client_document::find(self, id, Patience::LENIENT).await;
+            return Ok(found.inspect_err(web::log_cause).ok());
+        }
+        self.store.client(id).await
+    }
+
+    /// The same, with the reason if a metadata document stands in the way, and with how old a copy of one may be.
+    ///
+    /// # Errors
+    /// `invalid_client` if a document cannot be used, `temporarily_unavailable` if the store fails.
+    pub(crate) async fn find_client(&self, id: &ClientId, patience: Patience) -> Result<Option<Client>, OAuthError> {
+        if self.configured(id).is_none() && client_document::is_document(&self.config, id) {
+            return client_document::find(self, id, patience).await.map(Some);
+        }
+        self.client(id).await.map_err(unavailable)
+    }
+
+    /// Whether tokens of this client still count. Nobody's site is asked for that: a document that cannot be had stops what
+    /// is new, not what was allowed.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn knows_client(&self, id: &ClientId) -> Result<bool, StoreError> {
+        if self.configured(id).is_some() {
+            return Ok(true);
+        }
+        if client_document::is_document(&self.config, id) {
+            return Ok(client_document::is_acceptable(&self.config, id));
+        }
+        Ok(self.store.client(id).await?.is_some())
+    }
+
+    fn configured(&self, id: &ClientId) -> Option<&Client> {
+        self.config.oauth.clients.iter().find(|client| client.id == *id)
     }
 }
 
@@ -364,15 +408,10 @@ pub fn unavailable(error: StoreError) -> OAuthError {
 /// The answer to a CORS preflight; SDKs send `MCP-Protocol-Version` even on discovery.
 fn preflight(route: Route) -> Answer {
     let mut answer = web::empty(StatusCode::NO_CONTENT);
-    let methods = if route == Route::ClientConfiguration {
-        "GET, HEAD, PUT, DELETE, OPTIONS"
-    } else if route.methods().contains(&Method::GET) {
-        "GET, HEAD, OPTIONS"
-    } else {
-        "POST, OPTIONS"
-    };
     let headers = answer.headers_mut();
-    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
+    if let Ok(methods) = HeaderValue::from_str(&route.allowed().join(", ")) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
+    }
     headers.insert(
         header::ACCESS_CONTROL_ALLOW_HEADERS,
         HeaderValue::from_static("Authorization, Content-Type, Accept, MCP-Protocol-Version, DPoP"),

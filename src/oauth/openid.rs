@@ -184,7 +184,7 @@ async fn claims(at: &Endpoints, call: &Call<'_>) -> Result<Value, protected::Ref
     }
     let user = at.identity.user(&live.grant.subject);
     let user = user.ok_or(protected::Refused::Token)?;
-    if at.client(&live.grant.client_id).await.map_err(unavailable)?.is_none() {
+    if !at.knows_client(&live.grant.client_id).await.map_err(unavailable)? {
         return Err(protected::Refused::Token);
     }
     let mut claims = profile(user, &live.token.scope);

@@ -20,6 +20,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest as _, Sha256};
 
 use super::browser::Purpose;
+use super::client_document;
 use super::consent::{Destination, Question};
 use super::cookie;
 use super::interaction::{FORM_TOKEN, Interaction, SIGN_OUT_TOKEN, path, sign_out_token};
@@ -91,7 +92,7 @@ pub(super) fn consent(at: &Endpoints, about: &Interaction<'_>, signed_in: &Signe
     let body = html! {
         h1 { "Allow access?" }
         p .lead { (who(about)) " wants to use " strong { (about.upstream.name) } " as you." }
-        (warning(&destination))
+        (warning(about, &destination))
         h2 { @if question.already.is_empty() { "It would be able to" } @else { "It would newly be able to" } }
         ul .scopes {
             @if question.already.is_empty() {
@@ -107,6 +108,10 @@ pub(super) fn consent(at: &Endpoints, about: &Interaction<'_>, signed_in: &Signe
             p #already .fine { "You allowed before, and it keeps: " (described(at, &question.already)) "." }
         }
         dl {
+            @if let Some(site) = client_document::site(&about.client) {
+                dt { "Says who it is at" }
+                dd { strong { (words::shorten(&site, 253)) } small { (words::shorten(about.client.id.as_str(), 300)) } }
+            }
             @if destination == Destination::Device {
                 dt { "Access goes to" }
                 dd { (target(&destination)) }
@@ -226,8 +231,9 @@ fn who(about: &Interaction<'_>) -> Markup {
     }
 }
 
-/// RFC 8252 §8.6: what listens on this computer may be any program.
-fn warning(destination: &Destination) -> Markup {
+/// RFC 8252 §8.6: what listens on this computer may be any program. The site of a metadata document cannot vouch for it
+/// either: where all its redirect URIs are on this computer, whoever runs a program here can use its name.
+fn warning(about: &Interaction<'_>, destination: &Destination) -> Markup {
     let question = match destination {
         Destination::Site(_) => return html! {},
         Destination::ThisComputer => {
@@ -243,7 +249,14 @@ fn warning(destination: &Destination) -> Markup {
         }
         Destination::App(_) => "The answer goes to an app on this device, and any program could use that name.",
     };
-    html! { p .notice role="note" { (question) " Allow it only if you have just started connecting an app yourself." } }
+    let site = client_document::site(&about.client).filter(|_| about.client.is_loopback_only());
+    html! {
+        p .notice role="note" {
+            (question)
+            @if let Some(site) = site { " " (words::shorten(&site, 253)) " cannot tell whether it is its own app." }
+            " Allow it only if you have just started connecting an app yourself."
+        }
+    }
 }
 
 fn target(destination: &Destination) -> Markup {

@@ -12,7 +12,9 @@ use serde_json::{Map, Value};
 use super::metadata::{self, Metadata};
 use super::protected::{Scheme, presented};
 use super::{Answer, Call, Endpoints, REGISTRATIONS, unavailable, web};
-use crate::domain::client::{Client, ClientAuthMethod, ClientDisplay, ClientId, ClientOrigin, GrantType, Permissions};
+use crate::domain::client::{
+    Client, ClientAuthMethod, ClientDisplay, ClientId, ClientOrigin, GrantType, KeySource, Permissions,
+};
 use crate::domain::error::{ErrorCode, OAuthError};
 use crate::domain::key::Algorithm;
 use crate::domain::secret::{Secret, SecretKind};
@@ -38,6 +40,10 @@ struct ClientInformation<'a> {
     redirect_uris: Vec<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     token_endpoint_auth_method: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jwks: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jwks_uri: Option<&'a str>,
     grant_types: Vec<&'static str>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     response_types: &'static [&'static str],
@@ -130,7 +136,7 @@ pub(super) fn bearer<'a>(call: &'a Call<'_>) -> Option<&'a str> {
 async fn handle(at: &Endpoints, call: &Call<'_>) -> Result<Answer, OAuthError> {
     let metadata = Metadata::read(&document(call)?, &at.config)?;
     let secret = match metadata.auth_method {
-        ClientAuthMethod::None => None,
+        ClientAuthMethod::None | ClientAuthMethod::PrivateKeyJwt => None,
         ClientAuthMethod::ClientSecretBasic | ClientAuthMethod::ClientSecretPost => {
             Some(Secret::generate(SecretKind::ClientSecret))
         }
@@ -141,6 +147,7 @@ async fn handle(at: &Endpoints, call: &Call<'_>) -> Result<Answer, OAuthError> {
         origin: ClientOrigin::Registered,
         secret: secret.as_ref().map(Secret::hash),
         auth_method: Some(metadata.auth_method),
+        keys: metadata.keys,
         redirect_uris: metadata.redirect_uris,
         grant_types: metadata.grant_types,
         scope: None,
@@ -177,6 +184,11 @@ impl Registered<'_> {
     /// The client information response.
     pub(super) fn answer(&self, at: &Endpoints, status: StatusCode) -> Answer {
         let client = self.client;
+        let (jwks, jwks_uri) = match client.keys.as_ref().map(|keys| &keys.source) {
+            None => (None, None),
+            Some(KeySource::Inline(text)) => (serde_json::from_str(text).ok(), None),
+            Some(KeySource::At(address)) => (None, Some(address.as_str())),
+        };
         web::json_no_store(
             status,
             &ClientInformation {
@@ -188,6 +200,8 @@ impl Registered<'_> {
                 registration_access_token: self.token.expose(),
                 redirect_uris: client.redirect_uris.iter().map(RedirectUri::as_str).collect(),
                 token_endpoint_auth_method: client.auth_method.map(ClientAuthMethod::as_str),
+                jwks,
+                jwks_uri,
                 grant_types: client.grant_types.iter().map(|grant| grant.as_str()).collect(),
                 response_types: if client.may_use(GrantType::AuthorizationCode) {
                     &["code"]

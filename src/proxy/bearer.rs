@@ -18,7 +18,7 @@ use super::headers;
 use super::reply::{plain, with};
 use crate::config::Upstream;
 use crate::domain::clock::Timestamp;
-use crate::domain::scope::Scope;
+use crate::domain::scope::{OFFLINE_ACCESS, Scope};
 use crate::domain::secret::{Secret, SecretHash, SecretKind};
 use crate::oauth::dpop::{self, ProofError};
 use crate::oauth::protected::{NoToken, Scheme, presented};
@@ -141,7 +141,7 @@ async fn look_up(
     let Some(upstream) = at.config.upstreams.get(index) else {
         return Ok(None);
     };
-    if at.client(&live.grant.client_id).await?.is_none() {
+    if !at.knows_client(&live.grant.client_id).await? {
         return Ok(None);
     }
     if !at.has_principal(&live.grant) {
@@ -259,13 +259,13 @@ impl Challenge<'_> {
     }
 
     /// 403 that names every scope needed, and those that the caller has already, for clients that ask for just what they read
-    /// (H5).
+    /// (H5). `offline_access` is no business of a resource (B5).
     fn insufficient(&self, own: &Scope) -> Denial {
         let known = self.at.config.scopes_of(self.upstream);
         let all = self
             .upstream
             .scopes
-            .union(&own.filtered(|token| known.contains(token.as_str())));
+            .union(&own.filtered(|token| known.contains(token.as_str()) && token.as_str() != OFFLINE_ACCESS));
         let answer = plain(
             StatusCode::FORBIDDEN,
             "insufficient_scope",

@@ -383,7 +383,7 @@ impl Connection {
         let body = serde_json::json!({
             "redirect_uris": [plan.redirect],
             "client_name": "bench",
-            "application_type": "native",
+            "application_type": "web",
             "token_endpoint_auth_method": "none",
             "grant_types": ["authorization_code", "refresh_token"],
             "response_types": ["code"],
@@ -418,10 +418,8 @@ impl Connection {
                 .collect();
             head.extend(["cookie: ", &cookies.join("; "), "\r\n"]);
         } else {
-            head.push_str(&format!(
-                "content-type: {media_type}\r\ncontent-length: {}\r\n",
-                body.len()
-            ));
+            let length = body.len().to_string();
+            head.extend(["content-type: ", media_type, "\r\ncontent-length: ", &length, "\r\n"]);
         }
         head.push_str("\r\n");
         self.stream.write_all((head + body).as_bytes()).await?;

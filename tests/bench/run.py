@@ -89,7 +89,7 @@ class Person:
 
     def __init__(self, port):
         self.port, self.cookies = port, {}
-        body = json.dumps({"redirect_uris": ["http://127.0.0.1:9/callback"], "token_endpoint_auth_method": "none", "grant_types": ["authorization_code", "refresh_token"], "client_name": "bench"})
+        body = json.dumps({"redirect_uris": ["https://client.example.com/callback"], "token_endpoint_auth_method": "none", "grant_types": ["authorization_code", "refresh_token"], "client_name": "bench"})
         self.client = json.loads(self.ask("POST", "/register", body, {"content-type": "application/json"})[2])["client_id"]
 
     def ask(self, method, path, body=None, headers=None):
@@ -120,7 +120,7 @@ class Person:
         self.tokens()
         return {
             "address": f"127.0.0.1:{self.port}", "authorize": "/authorize", "token": "/token", "register": "/register",
-            "resource": f"http://127.0.0.1:{self.port}/mcp", "redirect": "http://127.0.0.1:9/callback",
+            "resource": f"http://127.0.0.1:{self.port}/mcp", "redirect": "https://client.example.com/callback",
             "cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items()),
             "client": self.client, "scope": "offline_access",
             "machine": {"client": "bench-machine", "secret": MACHINE_SECRET, "scope": ""},
@@ -136,7 +136,7 @@ class Person:
     def tokens(self):
         verifier = secrets.token_urlsafe(48)
         challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
-        redirect = "http://127.0.0.1:9/callback"
+        redirect = "https://client.example.com/callback"
         query = urllib.parse.urlencode({"response_type": "code", "client_id": self.client, "scope": "offline_access", "redirect_uri": redirect, "code_challenge": challenge, "code_challenge_method": "S256"})
         answer = self.follow(self.ask("GET", f"/authorize?{query}"))
         if 'name="password"' in answer[2]:

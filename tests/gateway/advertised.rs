@@ -1,5 +1,10 @@
 //! Everything that discovery advertises is there and works: each URL is taken from the document and used.
 
+#![allow(
+    clippy::too_many_lines,
+    reason = "one walk, from the document to the last endpoint in it"
+)]
+
 use std::collections::BTreeSet;
 
 use base64::Engine as _;

@@ -58,13 +58,6 @@ async fn says(bytes: &'static [u8]) -> SocketAddr {
     address
 }
 
-async fn metrics(gateway: &Gateway) -> String {
-    let admin = gateway.running.admin;
-    send(admin, &request("GET", "/metrics", &admin.to_string(), &[], b""))
-        .await
-        .text()
-}
-
 async fn answer(gateway: &Gateway, bytes: &[u8]) -> Reply {
     send(gateway.address, bytes).await
 }
@@ -79,7 +72,7 @@ async fn an_upstream_whose_name_does_not_resolve_is_a_502_with_the_request_s_id(
         assert_eq!(reply.status, 502, "{reply:?}");
         assert_eq!(reply.json()["id"], json!(7));
     }
-    let metrics = metrics(&gateway).await;
+    let metrics = gateway.metrics().await;
     assert!(
         metrics.contains("mcpgate_upstream_errors_total{kind=\"connect\",upstream=\"two\"} 2"),
         "{metrics}"
@@ -229,7 +222,7 @@ async fn a_broken_body_on_its_way_to_an_upstream_is_the_client_s_fault() {
     )
     .await;
     assert!([200, 400].contains(&reply.status), "{reply:?}");
-    let metrics = metrics(&gateway).await;
+    let metrics = gateway.metrics().await;
     assert!(!metrics.contains("mcpgate_upstream_errors_total{"), "{metrics}");
 }
 
@@ -244,7 +237,7 @@ async fn a_body_that_does_not_come_is_a_408_and_no_upstream_s_fault() {
     );
     let reply = answer(&gateway, head.as_bytes()).await;
     assert_eq!(reply.status, 408, "{reply:?}");
-    let metrics = metrics(&gateway).await;
+    let metrics = gateway.metrics().await;
     assert!(!metrics.contains("mcpgate_upstream_errors_total{"), "{metrics}");
 }
 
@@ -482,7 +475,7 @@ async fn a_client_that_closes_its_half() {
         .await
         .unwrap();
     assert!(reply.closed && reply.status == 0, "{reply:?}");
-    let metrics = metrics(&gateway).await;
+    let metrics = gateway.metrics().await;
     assert!(
         metrics.contains("outcome=\"client_gone\",upstream=\"two\"} 1"),
         "{metrics}"
@@ -558,7 +551,7 @@ async fn an_upstream_that_does_not_read_is_a_504() {
     let came = tokio::time::timeout(Duration::from_secs(8), both).await;
     assert!(came.is_ok(), "no answer");
     assert!(all.starts_with(b"HTTP/1.1 504 "), "{}", String::from_utf8_lossy(&all));
-    let metrics = metrics(&gateway).await;
+    let metrics = gateway.metrics().await;
     assert!(
         metrics.contains("mcpgate_upstream_errors_total{kind=\"timeout\",upstream=\"two\"} 1"),
         "{metrics}"

@@ -502,7 +502,7 @@ async fn the_python_sdk_1_sends_no_more_than_it_has_to() {
 /// It does not say how it authenticates, looks at /authorize before the browser does, and sends its id twice.
 ///
 /// Spec: C2, C3, D1, F5
-/// Plays: 2025-11-25, FastMCP 3.4
+/// Plays: 2025-11-25, `FastMCP` 3.4
 #[tokio::test]
 async fn fastmcp_3_is_confidential_without_knowing() {
     let gateway = Gateway::start().await;

@@ -1,5 +1,6 @@
 //! Attacks on the authorization server itself, and what must hold whoever asks.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -124,6 +125,93 @@ async fn requests_without_a_token_are_refused_and_have_no_consequences() {
     }
     assert_eq!(gateway.upstream.count(), before, "the upstream heard of it");
     assert_eq!(gateway.call("one", Some(&own.access)).await.status, 200);
+}
+
+/// The attributes of a challenge, which must be of the scheme Bearer and say nothing twice (RFC 6750 §3).
+fn attributes(challenge: &str) -> BTreeMap<String, String> {
+    let mut rest = challenge
+        .strip_prefix("Bearer ")
+        .unwrap_or_else(|| panic!("{challenge}"));
+    let mut found = BTreeMap::new();
+    while !rest.is_empty() {
+        let (name, after) = rest.split_once("=\"").unwrap_or_else(|| panic!("{challenge}"));
+        let (value, after) = after.split_once('"').unwrap_or_else(|| panic!("{challenge}"));
+        assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{challenge}");
+        assert!(
+            value.bytes().all(|b| matches!(b, 0x20..=0x7e) && b != b'\\'),
+            "{challenge}"
+        );
+        assert!(
+            found.insert(name.to_owned(), value.to_owned()).is_none(),
+            "{name} twice: {challenge}"
+        );
+        rest = after.strip_prefix(", ").unwrap_or(after);
+        assert!(after.is_empty() || after.len() > rest.len(), "{challenge}");
+    }
+    found
+}
+
+/// Clients take the first challenge apart with a pattern, and read the body as text or as JSON-RPC: neither may surprise
+/// them, whatever was presented.
+///
+/// Spec: B5, H3, H5, H7, H8, H9
+#[tokio::test]
+async fn refusals_are_well_formed_whatever_was_presented() {
+    let gateway = Gateway::start().await;
+    let client = register(&gateway, json!({})).await;
+    let target = authorize_target(
+        &client,
+        Some(&gateway.resource("one")),
+        Some("profile offline_access"),
+        &[],
+    );
+    let answer = walk(&gateway, &mut Browser::default(), &target, "ada").await;
+    let poor = Tokens::of(&redeem(&gateway, &client, &answer.redirected("code").unwrap(), &[]).await);
+    let poor = format!("Bearer {}", poor.access);
+    for (presented, status, error) in [
+        (None, 401, None),
+        (Some("Basic YTpi"), 401, None),
+        (Some("Bearer x\", scope=\"all"), 400, Some("invalid_request")),
+        (Some("Bearer x\",error=\"none"), 401, Some("invalid_token")),
+        (Some("Bearer \\"), 401, Some("invalid_token")),
+        (Some("Bearer"), 400, Some("invalid_request")),
+        (Some("Bearer mgat_x"), 401, Some("invalid_token")),
+        (Some(poor.as_str()), 403, Some("insufficient_scope")),
+    ] {
+        for method in ["POST", "GET", "DELETE"] {
+            let headers: Vec<(&str, &str)> = presented.map(|value| ("Authorization", value)).into_iter().collect();
+            let body: &[u8] = if method == "POST" {
+                br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#
+            } else {
+                b""
+            };
+            let reply = send(
+                gateway.address,
+                &request(method, "/one/mcp", &gateway.host, &headers, body),
+            )
+            .await;
+            assert_eq!(reply.status, status, "{method} {presented:?}: {reply:?}");
+            let said = attributes(reply.header("www-authenticate").unwrap());
+            assert_eq!(said.get("error").map(String::as_str), error, "{presented:?}");
+            let document = format!("{}/.well-known/oauth-protected-resource/one/mcp", gateway.origin());
+            assert_eq!(said["resource_metadata"], document);
+            // One challenge names everything that is needed, and nothing that only a client can want.
+            let scope = said.get("scope").map_or("", String::as_str);
+            assert!(
+                scope.is_empty() && status == 400 || scope.split(' ').any(|own| own == "one:use"),
+                "{said:?}"
+            );
+            assert!(!scope.contains("offline_access"), "{said:?}");
+            assert_eq!(reply.header("cache-control"), Some("no-store"));
+            assert_eq!(reply.header("content-type"), Some("application/json"));
+            let body = reply.json();
+            assert!(
+                body["error"].is_string() && body.get("jsonrpc").is_none() && reply.body.len() < 1_000,
+                "{body}"
+            );
+        }
+    }
+    assert_eq!(gateway.upstream.count(), 0);
 }
 
 /// A path that begins like another is another.
@@ -452,9 +540,8 @@ async fn the_time_of_a_refusal_does_not_tell_who_exists() {
             .nth(1)
             .and_then(|rest| rest.split('"').next())
             .unwrap();
-        let people: String = (0..PEOPLE)
-            .map(|number| format!("  - {{ username: person{number}, password_hash: \"{hash}\" }}\n"))
-            .collect();
+        let person = |number| format!("  - {{ username: person{number}, password_hash: \"{hash}\" }}\n");
+        let people = (0..PEOPLE).map(person).collect::<Vec<_>>().concat();
         yaml.replace("users:\n", &format!("users:\n{people}"))
     })
     .await;

@@ -387,7 +387,7 @@ async fn paths_that_try_to_leave_their_mount() {
 }
 
 /// What an `Authorization` header can get wrong.
-/// Spec: H3, H4, H7, H8, H9, I5
+/// Spec: H3, H4, I5
 #[tokio::test]
 async fn tokens_that_are_none() {
     let gateway = Gateway::start().await;

@@ -6,11 +6,15 @@
     clippy::expect_used,
     clippy::panic,
     clippy::large_futures,
+    clippy::too_many_lines,
+    clippy::format_collect,
+    clippy::doc_markdown,
     unreachable_pub,
-    reason = "a test that cannot go on should stop; nobody imports a test"
+    reason = "a test that cannot go on should stop; nobody imports a test; a story is as long as it is, and names products"
 )]
 
 mod advertised;
+mod documents;
 mod edges;
 mod generations;
 mod guards;
@@ -19,5 +23,7 @@ mod http1;
 mod person;
 mod proxying;
 mod setup;
+#[path = "../support/site.rs"]
+mod site;
 mod step_up;
 mod stories;

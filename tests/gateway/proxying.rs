@@ -347,7 +347,7 @@ async fn other_statuses_and_bodies_pass_as_they_are() {
     }
 }
 
-/// Spec: K5, K8, K16, K17, K21
+/// Spec: K5, K8, K16, K17, K20, K21
 #[tokio::test]
 async fn what_an_upstream_may_not_say_is_left_out() {
     let proxied = Proxied::start("").await;

@@ -168,6 +168,14 @@ impl Gateway {
         }
     }
 
+    /// What Prometheus would read.
+    pub async fn metrics(&self) -> String {
+        let admin = self.running.admin;
+        send(admin, &request("GET", "/metrics", &admin.to_string(), &[], b""))
+            .await
+            .text()
+    }
+
     pub fn origin(&self) -> String {
         format!("http://{}", self.host)
     }

@@ -46,6 +46,7 @@ pub fn client(created_at: u64) -> Client {
         origin: ClientOrigin::Registered,
         secret: None,
         auth_method: None,
+        keys: None,
         redirect_uris: Vec::new(),
         grant_types: vec![GrantType::AuthorizationCode, GrantType::RefreshToken],
         scope: Some(scope("read write")),
@@ -106,6 +107,7 @@ pub fn consent_key(client_id: &ClientId, uri: &str) -> ConsentKey {
         client_id: client_id.clone(),
         redirect: redirect(uri),
         resource: resource(),
+        edition: None,
     }
 }
 

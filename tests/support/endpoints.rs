@@ -9,16 +9,19 @@
     reason = "for tests, each of which is a crate of its own and uses its part of this"
 )]
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, Request, StatusCode};
 use mcpgate::config::{
-    Account, Config, Limits, OAuthConfig, PublicUrl, RootResource, ScopeInfo, StoreConfig, Upstream, UpstreamUrl,
+    Account, ClientHosts, Config, Limits, OAuthConfig, PublicUrl, RootResource, ScopeInfo, StoreConfig, Upstream,
+    UpstreamUrl,
 };
 use mcpgate::domain::client::{Client, ClientId};
 use mcpgate::domain::clock::{Clock as _, ManualClock, Timestamp};
@@ -29,9 +32,11 @@ use mcpgate::domain::scope::Scope;
 use mcpgate::domain::secret::{Secret, SecretKind};
 use mcpgate::domain::uri::{HostPattern, Resource};
 use mcpgate::domain::user::{Subject, User};
+use mcpgate::fetch::{Fetcher, Kind, Network, Observer, Reach, Rules};
 use mcpgate::identity::Identity;
 use mcpgate::oauth::dpop::Proofs;
 use mcpgate::oauth::keyring::Keyring;
+use mcpgate::oauth::remote::Remote;
 use mcpgate::oauth::{Call, Endpoints};
 use mcpgate::store::{Approval, Store};
 use mcpgate::telemetry::Metrics;
@@ -99,6 +104,10 @@ pub fn config() -> Config {
             endpoint_prefix: String::new(),
             root_resource: RootResource::Auto,
             dynamic_registration: true,
+            client_documents: Some(ClientHosts {
+                allowed: vec![HostPattern::parse("*").unwrap()],
+                denied: Vec::new(),
+            }),
             allowed_redirect_hosts: vec![HostPattern::parse("*").unwrap()],
             clients: Vec::new(),
             ..OAuthConfig::default()
@@ -118,6 +127,26 @@ pub fn config() -> Config {
             upstream("files", "/files/mcp", "files:read"),
             upstream("notes", "/notes", ""),
         ],
+        outbound_roots: Vec::new(),
+    }
+}
+
+/// A network without names.
+struct Nowhere;
+
+#[async_trait]
+impl Network for Nowhere {
+    async fn resolve(&self, _: &str) -> io::Result<Vec<IpAddr>> {
+        Ok(Vec::new())
+    }
+}
+
+/// Counts fetches as the gateway does.
+struct Fetches(Arc<Metrics>);
+
+impl Observer for Fetches {
+    fn fetched(&self, kind: Kind, outcome: &'static str) {
+        self.0.fetch(kind.as_str(), outcome);
     }
 }
 
@@ -228,15 +257,35 @@ impl Gateway {
         Self::on(config, Arc::new(Memory::default()))
     }
 
-    /// The endpoints on any store.
+    /// The endpoints on any store. Names lead nowhere.
     pub fn on(config: Config, store: Arc<dyn Store>) -> Self {
+        let nowhere: Arc<dyn Network> = Arc::new(Nowhere);
+        Self::in_network(config, store, &nowhere)
+    }
+
+    /// The endpoints in a network of the test's own.
+    pub fn in_network(config: Config, store: Arc<dyn Store>, network: &Arc<dyn Network>) -> Self {
         let config = Arc::new(config);
+        let metrics = Arc::new(Metrics::new("test").unwrap());
         let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_800_000_000_000)));
+        let fetcher = |reach| {
+            let roots = config.outbound_roots.clone();
+            let observer = Arc::new(Fetches(Arc::clone(&metrics)));
+            let (network, clock) = (Arc::clone(network), clock.clone());
+            Arc::new(Fetcher::new(Rules { reach, roots }, network, clock, observer).unwrap())
+        };
+        let strangers = if config.public_url.loopback {
+            Reach::ThisMachine
+        } else {
+            Reach::Public
+        };
+        let remote = Remote::new(fetcher(strangers), fetcher(Reach::Anywhere));
         let at = Endpoints {
+            remote,
             identity: Arc::new(Identity::new(Arc::clone(&config))),
             config,
             store,
-            metrics: Arc::new(Metrics::new("test").unwrap()),
+            metrics,
             clock: clock.clone(),
             signing_key: [7; 32],
             keyring: Keyring::default(),

@@ -65,6 +65,7 @@ pub fn client(id: &str, redirect_uris: &[&str], secret: bool) -> Client {
         origin: ClientOrigin::Registered,
         secret: secret.then(|| SecretHash::of("a secret")),
         auth_method: None,
+        keys: None,
         redirect_uris: redirect_uris
             .iter()
             .map(|uri| RedirectUri::parse(uri, &config().oauth.allowed_redirect_hosts).unwrap())

@@ -8,6 +8,7 @@ use maud::html;
 
 use super::{Answer, Endpoints, page, words};
 use crate::domain::error::{ErrorCode, OAuthError};
+use crate::oauth::client_document::DocumentError;
 
 /// An error that a person sees.
 #[derive(Debug)]
@@ -25,7 +26,15 @@ pub(in crate::oauth) struct Problem {
 impl Problem {
     /// The page for an error that cannot be sent to the client.
     pub(in crate::oauth) fn of_request(error: &OAuthError) -> Self {
+        let about_document = error.cause.as_ref().is_some_and(|cause| cause.is::<DocumentError>());
         let (status, title, what, advice) = match error.code {
+            ErrorCode::InvalidClient if about_document => (
+                StatusCode::BAD_REQUEST,
+                "This app cannot be checked",
+                "The app that sent you here says who it is with a document on its own site, and that document cannot be \
+                 used.",
+                "Try again in a few minutes. If it stays this way, tell the app\u{2019}s makers what stands below.",
+            ),
             ErrorCode::InvalidClient => (
                 StatusCode::BAD_REQUEST,
                 "This app is not known here",

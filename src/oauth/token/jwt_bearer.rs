@@ -1,6 +1,7 @@
 //! ID-JAG: an identity assertion of a trusted issuer stands for a sign-in (RFC 7523 §2.1; MCP's enterprise-managed
 //! authorization). The company's identity provider decides who may use what, and nobody sees a page of ours.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,7 +16,9 @@ use crate::domain::scope::Scope;
 use crate::domain::secret::{Secret, SecretHash, SecretKind};
 use crate::domain::uri::Resource;
 use crate::domain::user::User;
+use crate::fetch::Failure;
 use crate::jose::{Claims, KeySet, Token};
+use crate::oauth::remote::Named;
 use crate::oauth::{Endpoints, unavailable};
 use crate::store::Once;
 use crate::telemetry::IssuedBy;
@@ -104,7 +107,9 @@ async fn read<'a>(at: &'a Endpoints, request: &TokenRequest<'_>) -> Result<Asser
         .iter()
         .find(|trusted| Some(&trusted.issuer) == issuer.as_ref())
         .ok_or_else(|| refused(client, "the assertion's issuer is not trusted"))?;
-    let keys = keys(at, issuer).map_err(|error| refused(client, error))?;
+    let keys = keys(at, issuer, token.key_id())
+        .await
+        .map_err(|error| refused(client, error))?;
     let claims = token
         .verify(&keys, &Algorithm::ALL)
         .map_err(|error| refused(client, error))?;
@@ -179,9 +184,12 @@ fn user<'a>(at: &'a Endpoints, issuer: &TrustedIssuer, claims: &Claims) -> Optio
     }
 }
 
-fn keys(_at: &Endpoints, issuer: &TrustedIssuer) -> Result<KeySet, &'static str> {
+async fn keys(at: &Endpoints, issuer: &TrustedIssuer, key_id: Option<&str>) -> Result<Arc<KeySet>, Failure> {
     match &issuer.keys {
-        IssuerKeys::Inline(keys) => KeySet::parse(keys).map_err(|_| "the issuer's keys cannot be used"),
-        IssuerKeys::Uri(_) => Err("the issuer's keys cannot be fetched"),
+        IssuerKeys::Inline(keys) => {
+            let keys = KeySet::parse(keys).map_err(|error| Failure::Invalid(error.to_string()))?;
+            Ok(Arc::new(keys))
+        }
+        IssuerKeys::Uri(address) => at.remote.keys(address, Named::ByOperator, key_id).await,
     }
 }

@@ -166,6 +166,9 @@ impl Id for ConsentKey {
             digest.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
             digest.update(part.as_bytes());
         }
+        if let Some(edition) = &self.edition {
+            digest.update(edition.as_bytes());
+        }
         let mut bytes = self.client_id.bytes();
         bytes.push(SEPARATOR);
         bytes.extend_from_slice(&digest.finalize());

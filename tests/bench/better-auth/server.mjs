@@ -16,7 +16,7 @@ import Database from "better-sqlite3";
 const [port, directory] = process.argv.slice(2);
 const origin = `http://127.0.0.1:${port}`;
 const resource = `${origin}/mcp`;
-const redirect = "http://127.0.0.1:9/callback";
+const redirect = "https://client.example.com/callback";
 const database = new Database(path.join(directory, "better-auth.db"));
 // What its documents recommend for production.
 database.pragma("journal_mode = WAL");
@@ -60,7 +60,7 @@ const person = await auth.api.adminCreateOAuthClient({
         redirect_uris: [redirect],
         client_name: "bench",
         token_endpoint_auth_method: "none",
-        application_type: "native",
+        application_type: "web",
         grant_types: ["authorization_code", "refresh_token"],
         response_types: ["code"],
         skip_consent: true,
