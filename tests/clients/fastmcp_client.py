@@ -23,7 +23,8 @@ GENERATION = int(version("fastmcp").split(".")[0])
 
 
 async def main() -> None:
-    auth = OAuth(MCP_URL, client_name="FastMCP")
+    document = os.environ.get("CLIENT_DOCUMENT")
+    auth = OAuth(MCP_URL, client_name="FastMCP", **({"client_metadata_url": document} if document else {}))
     client = Client(MCP_URL, auth=auth)
 
     async def connect() -> None:

@@ -10,12 +10,14 @@ import { freePort } from './lib/processes.mjs';
 import { check, main, sleep, step } from './lib/report.mjs';
 
 const [era] = process.argv.slice(2);
+const { CLIENT_DOCUMENT } = process.env;
 const GREETING = 'grüße, 世界';
 const inspector = new Inspector();
 const callback = `http://127.0.0.1:${await freePort()}/oauth/callback`;
 
 async function run(...args) {
   const target = [MCP_URL, '--transport', 'http', '--protocol-era', era, '--callback-url', callback];
+  if (CLIENT_DOCUMENT) target.push('--client-metadata-url', CLIENT_DOCUMENT);
   const running = inspector.start('cli', [...target, ...args], { MCP_AUTO_OPEN_ENABLED: 'true' });
   const { code } = await running.exited;
   check(code === 0, `it ended with ${code}: ${running.output}`);
@@ -37,7 +39,7 @@ await main(async () => {
   });
   const kept = readdirSync(inspector.home).filter((name) => name.endsWith('.json'));
   const text = kept.map((name) => readFileSync(path.join(inspector.home, name), 'utf8')).join('\n');
-  console.log(`CLIENT ${text.match(/mgc_[\w-]+/)?.[0]}`);
+  console.log(`CLIENT ${CLIENT_DOCUMENT ?? text.match(/mgc_[\w-]+/)?.[0]}`);
   await step('tools/call answers, from another process', 30, () => echo(GREETING));
   await step('an expired token is refreshed without the person', 40, async () => {
     await sleep(TOKEN_SECONDS + 1);

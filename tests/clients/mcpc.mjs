@@ -8,6 +8,7 @@ import { client } from './lib/places.mjs';
 import { start, temporaryDirectory } from './lib/processes.mjs';
 import { check, main, sleep, step } from './lib/report.mjs';
 
+const { CLIENT_DOCUMENT } = process.env;
 const GREETING = 'grüße, 世界';
 const SESSION = '@tested';
 const home = temporaryDirectory();
@@ -46,9 +47,10 @@ async function renewed(message) {
 
 await main(async () => {
   try {
-    const said = await step('login opens the browser, which leads to tokens', 40, () => mcpc('login', MCP_URL));
+    const said = await step('login opens the browser, which leads to tokens', 40, () =>
+      mcpc('login', MCP_URL, ...(CLIENT_DOCUMENT ? ['--client-metadata-url', CLIENT_DOCUMENT] : [])));
     desktop.checkOnce();
-    console.log(`CLIENT ${said.match(/client_id=(mgc_[\w-]+)/)?.[1]}`);
+    console.log(`CLIENT ${CLIENT_DOCUMENT ?? said.match(/client_id=(mgc_[\w-]+)/)?.[1]}`);
     await step('connect starts a session', 150, () => mcpc('connect', MCP_URL, SESSION));
     await step('tools/list names the tools of the server', 20, async () => {
       const tools = await mcpc(SESSION, 'tools-list');

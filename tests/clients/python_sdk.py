@@ -78,7 +78,10 @@ async def connected(storage: Storage, person: Person) -> AsyncIterator[ClientSes
         response_types=["code"],
         token_endpoint_auth_method="none",
     )
-    auth = OAuthClientProvider(MCP_URL, metadata, storage, person.visit, person.come_back)
+    document = os.environ.get("CLIENT_DOCUMENT")
+    auth = OAuthClientProvider(
+        MCP_URL, metadata, storage, person.visit, person.come_back, client_metadata_url=document
+    )
     async with http.AsyncClient(auth=auth, timeout=30) as client:
         async with streamable_http_client(MCP_URL, http_client=client) as streams:
             async with ClientSession(streams[0], streams[1]) as session:

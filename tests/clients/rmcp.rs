@@ -91,9 +91,12 @@ async fn run() -> Result<(), Failure> {
                 return Err(format!("the metadata came from {:?}", found.source).into());
             }
             manager.set_metadata(found.metadata);
-            let request = AuthorizationRequest::new(REDIRECT_URI)
+            let mut request = AuthorizationRequest::new(REDIRECT_URI)
                 .with_client_name("Rust SDK")
                 .with_challenge(challenge);
+            if let Ok(document) = variable("CLIENT_DOCUMENT") {
+                request = request.with_client_metadata_url(document);
+            }
             Ok(AuthorizationSession::new(manager, request)
                 .await
                 .map_err(|(_, error)| error)?)

@@ -11,6 +11,7 @@ import { TOKEN_SECONDS, startGateway } from './lib/gateway.mjs';
 import { client, example, python } from './lib/places.mjs';
 import { check, describe } from './lib/report.mjs';
 import { startServer } from './lib/servers.mjs';
+import { SITE_CERTIFICATE, startSite } from './lib/site.mjs';
 
 const node = (file, ...rest) => [process.execPath, client(file), ...rest];
 /** The newest revision that the clients before 2026-07-28 speak. */
@@ -37,6 +38,15 @@ const CLIENTS = {
   'a page in a browser': { command: node('../browser/single-page.mjs') },
   'a browser and a strict server': { command: node('strict-server.mjs') },
   demo: { command: node('demo.mjs') },
+};
+/** These also connect as clients whose id is the address of a document, and register nowhere. */
+const WITH_DOCUMENT = ['typescript-1', 'typescript-2-auto', 'python-1', 'python-2', 'fastmcp-4', 'mcpc', 'rmcp-auto', 'inspector-cli-auto'];
+const DOCUMENT = {
+  client_name: 'A client with a document',
+  redirect_uris: ['127.0.0.1', 'localhost'].flatMap((host) => [`http://${host}/callback`, `http://${host}/oauth/callback`]),
+  grant_types: ['authorization_code', 'refresh_token'],
+  response_types: ['code'],
+  token_endpoint_auth_method: 'none',
 };
 /** One restart in order, and one as by a crash. */
 const RESTARTS = { everything: 'SIGTERM', modern: 'SIGKILL' };
@@ -124,8 +134,9 @@ async function startControl(gateway) {
   return { url: `http://127.0.0.1:${server.address().port}`, stop: () => server.closeAllConnections() ?? server.close() };
 }
 
-async function converse(name, server, account) {
-  const gateway = await startGateway({ servers: [server] });
+async function converse(name, server, account, document) {
+  const configure = (configuration) => { configuration.outbound = { ca: SITE_CERTIFICATE }; };
+  const gateway = await startGateway({ servers: [server], configure });
   const control = await startControl(gateway);
   const { ok, clientId } = await runScript(account, CLIENTS[name].command, {
     MCP_URL: gateway.mcpUrl,
@@ -134,6 +145,7 @@ async function converse(name, server, account) {
     TOKEN_SECONDS: String(TOKEN_SECONDS),
     CONTROL_URL: control.url,
     RESTART: RESTARTS[server.name],
+    ...(document ? { CLIENT_DOCUMENT: document } : {}),
   }, CLIENT_SECONDS);
   if (ok) {
     // Spec: I6, K18, K19
@@ -144,9 +156,12 @@ async function converse(name, server, account) {
     await account.judge(`they speak ${revision}`, () => checkRevision(gateway.seen, revision));
     // Over the restart: a client that had to begin anew would have counted twice.
     // Spec: C10, F13, L11
-    await account.judge('one registration, one sign-in, one code, and refreshes', async () => {
+    const registrations = document ? 'no registration' : 'one registration';
+    await account.judge(`${registrations}, one sign-in, one code, and refreshes`, async () => {
       const metrics = await gateway.metrics();
-      const exactly = [['registrations_total', 'kind="dynamic"'], ['logins_total', 'outcome="success",provider="builtin"'],
+      check(counted(metrics, 'registrations_total', 'kind="dynamic"') === (document ? 0 : 1), 'registrations_total{kind="dynamic"}');
+      check(!document || clientId === document, `the client is ${clientId}`);
+      const exactly = [['logins_total', 'outcome="success",provider="builtin"'],
         ['tokens_issued_total', 'grant="authorization_code"']];
       for (const [metric, label] of exactly) {
         const times = counted(metrics, metric, label);
@@ -177,10 +192,11 @@ async function run(item) {
   return turn;
 }
 
-async function runOne({ name, server }) {
-  const account = new Account(server ? `${name} → ${server.name}` : name);
+async function runOne({ name, server, document }) {
+  const who = document ? `${name} with a document` : name;
+  const account = new Account(server ? `${who} → ${server.name}` : who);
   try {
-    if (server) await converse(name, server, account);
+    if (server) await converse(name, server, account, document);
     else await runScript(account, CLIENTS[name].command, {}, CLIENT_SECONDS);
   } catch (error) {
     account.fail('rig', describe(error));
@@ -194,8 +210,12 @@ const runs = selected.flatMap((name) => {
   const its = servers.filter((server) => CLIENTS[name][server.name]);
   return its.length > 0 ? its.map((server) => ({ name, server })) : [{ name }];
 });
+const site = await startSite(DOCUMENT);
+const modern = servers.find(({ name }) => name === 'modern');
+runs.push(...WITH_DOCUMENT.filter((name) => selected.includes(name)).map((name) => ({ name, server: modern, document: site.document })));
 // The restart in order takes longest, as streams are given time to end: so those runs come first.
 runs.sort((a, b) => (RESTARTS[b.server?.name] ?? '').localeCompare(RESTARTS[a.server?.name] ?? ''));
 await inParallel(AT_ONCE, runs, run);
 await Promise.all(servers.map((server) => server.stop()));
+site.stop();
 conclude('real clients', since);

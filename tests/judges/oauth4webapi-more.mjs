@@ -216,6 +216,33 @@ async function exchange(as) {
   });
 }
 
+/** Spec: C22, J2 */
+async function signers(as) {
+  const key = await crypto.subtle.importKey('jwk', JSON.parse(process.env.SIGNING_KEY), { name: 'ECDSA', namedCurve: 'P-256' }, false, ['sign']);
+  const auth = oauth.PrivateKeyJwt({ key, kid: 'one' });
+  for (const [name, id] of [['known in advance', 'signer'], ['with a document', process.env.SIGNING_DOCUMENT]]) {
+    await step(`private_key_jwt, ${name}: a code, a refresh, a revocation`, 30, async () => {
+      const client = { client_id: id };
+      const { callback, state, verifier } = await ask(as, client);
+      const first = await redeem(as, client, auth, oauth.validateAuthResponse(as, client, callback, state), verifier);
+      const response = await oauth.refreshTokenGrantRequest(as, client, auth, first.refresh_token, INSECURE);
+      const second = await oauth.processRefreshTokenResponse(as, client, response);
+      await opens(await mcp(second.access_token));
+      await revoke(as, client, auth, second.refresh_token);
+      await refusal(mcp(second.access_token), oauth.WWWAuthenticateChallengeError);
+    });
+    await step(`private_key_jwt, ${name}: not without it, nor with another key`, 30, async () => {
+      const client = { client_id: id };
+      const { callback, state, verifier } = await ask(as, client);
+      const parameters = oauth.validateAuthResponse(as, client, callback, state);
+      const other = await oauth.generateKeyPair('ES256');
+      for (const wrong of [oauth.None(), oauth.PrivateKeyJwt({ key: other.privateKey, kid: 'one' })]) {
+        await oauthError(redeem(as, client, wrong, parameters, verifier), 'invalid_client', 401);
+      }
+    });
+  }
+}
+
 await main(async () => {
   const as = await discover();
   await openIdConnect();
@@ -224,4 +251,5 @@ await main(async () => {
   await pushed(as);
   await devices(as);
   await exchange(as);
+  await signers(as);
 });

@@ -5,12 +5,14 @@
 //
 // MCPGATE names the program (default: target/debug/mcpgate). tests/setup.sh installs everything else.
 
+import { generateKeyPairSync } from 'node:crypto';
 import path from 'node:path';
 import { Account, conclude, inParallel, runScript } from '../clients/lib/account.mjs';
 import { startGateway } from '../clients/lib/gateway.mjs';
 import { TESTS, python } from '../clients/lib/places.mjs';
 import { check, describe } from '../clients/lib/report.mjs';
 import { startServer } from '../clients/lib/servers.mjs';
+import { SITE_CERTIFICATE, startSite } from '../clients/lib/site.mjs';
 
 const judge = (file) => path.join(TESTS, 'judges', file);
 const JUDGES = {
@@ -24,6 +26,8 @@ const JUDGES = {
 const SECONDS = 120;
 /** Known in advance: clients with a secret, for what only such clients may do, and the one of the conformance suite. */
 const SECRET = 'a-secret-of-the-judges-that-is-long-enough';
+const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+const PUBLIC_KEY = { ...publicKey.export({ format: 'jwk' }), kid: 'one', use: 'sig', alg: 'ES256' };
 const CLIENTS = [
   {
     client_id: 'judge', client_secret: SECRET, client_name: 'Judge', redirect_uris: ['http://127.0.0.1/callback'],
@@ -31,6 +35,7 @@ const CLIENTS = [
     introspects: ['everything'], id_token_signed_response_alg: 'ES256',
   },
   { client_id: 'bystander', client_secret: SECRET, client_name: 'Bystander', redirect_uris: ['http://127.0.0.1/callback'] },
+  { client_id: 'signer', client_name: 'Signer', redirect_uris: ['http://127.0.0.1/callback'], jwks: { keys: [PUBLIC_KEY] } },
   { client_id: 'conformance', client_name: 'Conformance suite', redirect_uris: ['http://127.0.0.1/callback'] },
 ];
 
@@ -43,12 +48,19 @@ if (unknown.length > 0) {
 }
 
 const servers = await Promise.all(['everything', 'modern'].map(startServer));
+/** A client whose document says that it signs to authenticate, and where its keys are. */
+const signing = {
+  client_name: 'A client that signs', redirect_uris: ['http://127.0.0.1/callback'], token_endpoint_auth_method: 'private_key_jwt',
+  grant_types: ['authorization_code', 'refresh_token'], response_types: ['code'],
+};
+const site = await startSite(signing, [PUBLIC_KEY]);
 async function run(name) {
   const account = new Account(name);
   try {
     const gateway = await startGateway({
       servers,
       configure: (configuration) => {
+        configuration.outbound = { ca: SITE_CERTIFICATE };
         configuration.oauth = { root_resource: 'everything', clients: CLIENTS, grants: { device_code: true, token_exchange: true } };
       },
     });
@@ -59,6 +71,8 @@ async function run(name) {
       SIGN_IN_USERNAME: gateway.username,
       SIGN_IN_PASSWORD: gateway.password,
       CLIENT_SECRET: SECRET,
+      SIGNING_KEY: JSON.stringify(privateKey.export({ format: 'jwk' })),
+      SIGNING_DOCUMENT: site.document,
       TOKEN_SECONDS: '3600',
     }, SECONDS);
     if (!ok) account.noteLog(gateway);
@@ -72,4 +86,5 @@ async function run(name) {
 }
 await inParallel(3, wanted.length > 0 ? wanted : Object.keys(JUDGES), run);
 await Promise.all(servers.map((server) => server.stop()));
+site.stop();
 conclude('judges', since);

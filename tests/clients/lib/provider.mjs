@@ -23,6 +23,11 @@ export class Provider {
     return 'http://127.0.0.1:46271/callback';
   }
 
+  /** The address that is the client's id where the authorization server takes such; none, and the client registers. */
+  get clientMetadataUrl() {
+    return process.env.CLIENT_DOCUMENT;
+  }
+
   get clientMetadata() {
     return {
       client_name: this.name,
