@@ -9,6 +9,7 @@ use super::metadata::Metadata;
 use super::web::Parameters;
 use super::{client_auth, cookie};
 use crate::config::Config;
+use crate::domain::client::KeySource;
 
 /// The readings of an HTTP Basic header, as id and secret.
 #[must_use]
@@ -57,5 +58,18 @@ pub fn registration(document: &Map<String, Value>, config: &Config) -> Option<Ma
     got.insert("grant_types".to_owned(), json!(grants));
     got.insert("client_name".to_owned(), json!(metadata.name));
     got.insert("dpop_bound_access_tokens".to_owned(), json!(metadata.key_bound));
+    match metadata.keys.map(|keys| (keys.source, keys.algorithm)) {
+        None => {}
+        Some((source, algorithm)) => {
+            match source {
+                KeySource::Inline(text) => got.insert("jwks".to_owned(), serde_json::from_str(&text).ok()?),
+                KeySource::At(address) => got.insert("jwks_uri".to_owned(), json!(address)),
+            };
+            if let Some(algorithm) = algorithm {
+                let name = json!(algorithm.as_str());
+                got.insert("token_endpoint_auth_signing_alg".to_owned(), name);
+            }
+        }
+    }
     Some(got)
 }
