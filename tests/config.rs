@@ -677,6 +677,7 @@ const WRONG: &[(&str, &str, usize, &str)] = &[
     ("  - { name: two, path: /a;b, url: 'http://127.0.0.1:1/' }", "upstreams[1].path", 9, "has ';' in it"),
     ("  - { name: two, path: '/a?b', url: 'http://127.0.0.1:1/' }", "upstreams[1].path", 9, "has '?' in it"),
     ("  - { name: two, path: /ä, url: 'http://127.0.0.1:1/' }", "upstreams[1].path", 9, "has 'ä' in it"),
+    ("  - { name: two, path: /device, url: 'http://127.0.0.1:1/' }", "upstreams[1].path", 9, "/device belongs to the gateway"),
     ("  - { name: two, path: /token, url: 'http://127.0.0.1:1/' }", "upstreams[1].path", 9, "/token belongs to the gateway"),
     ("  - { name: two, path: /login/mcp, url: 'http://127.0.0.1:1/' }", "upstreams[1].path", 9, "/login belongs to the gateway"),
     ("  - { name: two, path: /x/.well-known, url: 'http://127.0.0.1:1/' }", "upstreams[1].path", 9, "`.well-known` belongs to the gateway"),

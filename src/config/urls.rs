@@ -7,7 +7,7 @@ use super::values::shown;
 use super::{PublicUrl, UpstreamUrl};
 use crate::domain::uri::{MAX_URI_LENGTH, is_loopback};
 
-/// Paths that the gateway itself answers, or that belong to its admin listener.
+/// Paths that the gateway itself answers, or that belong to its admin listener, with what is below them.
 const OWN_PATHS: &[&str] = &[
     "authorize",
     "token",
@@ -24,6 +24,8 @@ const OWN_PATHS: &[&str] = &[
     "healthz",
     "readyz",
 ];
+/// By themselves: a server may well be called `device`.
+const OWN_PATHS_ALONE: &[&str] = &["/par", "/device", "/device_authorization"];
 const PUBLIC_EXAMPLE: &str = "write https://mcp.example.com, or http://127.0.0.1:8080 for this machine alone";
 
 /// An absolute http or https URL without anything that a parser would forgive.
@@ -206,7 +208,7 @@ impl At<'_> {
         if path.split('/').any(|segment| segment == ".well-known") {
             return self.refuse("`.well-known` belongs to the gateway; write another path");
         }
-        if OWN_PATHS.contains(&first) {
+        if OWN_PATHS.contains(&first) || OWN_PATHS_ALONE.contains(&path) {
             return self.refuse(format!("/{first} belongs to the gateway; write another path"));
         }
         if !endpoint_prefix.is_empty() && !path.is_empty() && overlap(path, endpoint_prefix) {
