@@ -78,6 +78,8 @@ def gateway_yaml(scratch, name, port, admin):
         f"public_url: http://127.0.0.1:{port}\nlisten: 127.0.0.1:{port}\nadmin: {{ listen: \"127.0.0.1:{admin}\" }}\n"
         f"store: {{ sled: {{ path: \"{scratch}/{name}-data\" }} }}\n"
         f"oauth:\n  clients:\n    - {{ client_id: bench-machine, client_secret: \"{MACHINE_SECRET}\", grant_types: [client_credentials] }}\n"
+        # All of the load comes from one address.
+        f"  limits: {{ register: none, authorize: none, login: none }}\n"
         f"users:\n  - {{ username: ada, password_hash: \"{hashed}\", email: ada@example.com, groups: [engineering] }}\n"
         f"upstreams:\n  - {{ name: bench, path: /mcp, url: \"http://127.0.0.1:{PORTS['upstream']}/mcp\" }}\n"
     )
