@@ -3,7 +3,7 @@
 //! Floors, each importing only from those below it (tests/architecture.rs holds them to it):
 //!
 //! ```text
-//! main → demo → app → proxy → oauth → identity → { config, store, telemetry, jose, fetch } → domain
+//! main → demo → app → proxy → oauth → identity → { config, store, telemetry, jose, fetch, mcp } → domain
 //! ```
 
 pub mod app;
@@ -13,6 +13,7 @@ pub mod domain;
 pub mod fetch;
 pub mod identity;
 pub mod jose;
+pub mod mcp;
 pub mod oauth;
 pub mod proxy;
 pub mod store;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// The floors from the ground up; rooms on one floor do not know each other.
 const FLOORS: &[&[&str]] = &[
     &["domain"],
-    &["config", "store", "telemetry", "jose", "fetch"],
+    &["config", "store", "telemetry", "jose", "fetch", "mcp"],
     &["identity"],
     &["oauth"],
     &["proxy"],
