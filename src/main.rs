@@ -8,7 +8,7 @@ use std::sync::Arc;
 use clap::{Parser, Subcommand, ValueEnum};
 use mcpgate::app::{self, Running};
 use mcpgate::config::{self, Config};
-use mcpgate::domain::clock::SystemClock;
+use mcpgate::domain::clock::{Clock as _, SystemClock};
 use mcpgate::{demo, identity};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -101,6 +101,20 @@ fn check(path: &Path) -> ExitCode {
         Ok(config) => {
             let mut out = std::io::stdout();
             let _ = writeln!(out, "{}: fine", path.display());
+            let now = SystemClock.now();
+            for certificate in config.certificates() {
+                let state = if certificate.is_valid_at(now) {
+                    ""
+                } else {
+                    "  NOT VALID NOW"
+                };
+                let _ = writeln!(
+                    out,
+                    "  certificate for {}, valid until {}{state}",
+                    certificate.names().join(", "),
+                    certificate.expiry_date(),
+                );
+            }
             for upstream in &config.upstreams {
                 let scheme = if upstream.url.tls { "https" } else { "http" };
                 let _ = writeln!(

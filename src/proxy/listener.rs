@@ -55,7 +55,7 @@ impl Bound {
             let tls = listener
                 .tls
                 .as_ref()
-                .map(|files| files.server_config().map_err(io::Error::other))
+                .map(|tls| tls.server_config().map_err(io::Error::other))
                 .transpose()?;
             let acceptor = tls.map(Acceptor::from_server_config);
             let socket = TcpListener::bind(listener.address).await?;

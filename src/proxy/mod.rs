@@ -16,6 +16,7 @@ mod access_log;
 mod admission;
 mod bearer;
 mod bridge;
+mod client_address;
 #[cfg(debug_assertions)]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -23,6 +24,7 @@ mod headers;
 pub mod listener;
 mod origin;
 mod place;
+mod proxy_header;
 mod reply;
 mod route;
 mod verdict;

@@ -21,11 +21,12 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, Request, StatusCode};
 use mcpgate::config::{
     Account, ClientHosts, Config, Limits, OAuthConfig, PublicUrl, RootResource, ScopeInfo, StoreConfig, Upstream,
-    UpstreamUrl,
+    UpstreamTls, UpstreamUrl,
 };
 use mcpgate::domain::client::{Client, ClientId};
 use mcpgate::domain::clock::{Clock as _, ManualClock, Timestamp};
 use mcpgate::domain::grant::{AuthorizationCode, AuthorizationRequest, LiveToken, RequestDetails};
+use mcpgate::domain::network::Networks;
 use mcpgate::domain::pkce::CodeChallenge;
 use mcpgate::domain::rate::Rates;
 use mcpgate::domain::scope::Scope;
@@ -75,6 +76,8 @@ pub fn config() -> Config {
         headers: Vec::new(),
         allowed_origins: Vec::new(),
         limits: Limits::default(),
+        tls: UpstreamTls::default(),
+        http2: false,
     };
     let scope = |name: &str, groups: Option<&str>| ScopeInfo {
         name: name.parse().unwrap(),
@@ -128,6 +131,9 @@ pub fn config() -> Config {
             upstream("notes", "/notes", ""),
         ],
         outbound_roots: Vec::new(),
+        trusted_proxies: Networks::default(),
+        watch_files: false,
+        files: Vec::new(),
     }
 }
 
