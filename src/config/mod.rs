@@ -3,6 +3,7 @@
 
 mod check;
 mod client_keys;
+mod difference;
 mod endpoint_limits;
 mod grants;
 mod headers;

@@ -1,7 +1,7 @@
 //! The end of a request: one metric, one line. Never a query, a body, a token or an e-mail address.
 
 use pingora::http::RequestHeader;
-use pingora::proxy::Session;
+use pingora::protocols::http::ServerSession as Session;
 use pingora::{Error, ErrorSource};
 
 use super::reply::{self, KEPT_BODY};
@@ -19,8 +19,7 @@ impl Gateway {
         let upstream = self.upstream(exchange);
         let method = rpc_method(head, exchange);
         if let Some((upstream, mount)) = upstream {
-            let broken = error.is_some_and(|error| *error.esource() == ErrorSource::Downstream)
-                && !exchange.watchdog.has_barked();
+            let broken = error.is_some_and(|error| *error.esource() == ErrorSource::Downstream);
             let outcome = match exchange.outcome {
                 Some(outcome @ (Outcome::Rejected | Outcome::UpstreamFailed)) => outcome,
                 _ if broken => Outcome::ClientGone,
@@ -30,10 +29,12 @@ impl Gateway {
             self.endpoints.metrics.request(&upstream.name, method, outcome);
             mount.metrics.duration(took);
         }
+        let address = exchange.source.as_ref().map(|source| source.client);
+        let address = address.or_else(|| bridge::peer_address(session));
         tracing::info!(
             target: "mcpgate::access",
             request_id = exchange.request_id.to_str().unwrap_or_default(),
-            client_address = bridge::peer_address(session).map(tracing::field::display),
+            client_address = address.map(tracing::field::display),
             method = head.method.as_str(),
             path = head.uri.path(),
             status,

@@ -7,7 +7,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::domain::network::Networks;
 
@@ -22,7 +22,7 @@ const MAX_ADDRESS: usize = 54;
 
 /// Where a request comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Source<'h> {
+pub(super) struct Source {
     /// The client, by everything that can be believed.
     pub(super) client: IpAddr,
     /// The proxies between the client and the other end of the connection, in the order of the way.
@@ -30,7 +30,7 @@ pub(super) struct Source<'h> {
     /// The other end of the connection.
     peer: IpAddr,
     /// The host that the client asked for, if a proxy of ours says it.
-    pub(super) host: Option<&'h str>,
+    pub(super) host: Option<HeaderValue>,
     /// The scheme that it used, likewise.
     pub(super) scheme: Option<Scheme>,
 }
@@ -52,9 +52,9 @@ impl Scheme {
     }
 }
 
-impl<'h> Source<'h> {
+impl Source {
     /// The source of a request that came in on a connection from `peer`.
-    pub(super) fn of(peer: IpAddr, headers: &'h HeaderMap, trusted: &Networks) -> Self {
+    pub(super) fn of(peer: IpAddr, headers: &HeaderMap, trusted: &Networks) -> Self {
         let peer = peer.to_canonical();
         let direct = Self {
             client: peer,
@@ -74,11 +74,16 @@ impl<'h> Source<'h> {
         let hops = between.len();
         Self {
             client,
-            host: said(headers, &FORWARDED_HOST, hops).filter(|host| !host.is_empty()),
+            host: said(headers, &FORWARDED_HOST, hops).and_then(host),
             scheme: said(headers, &FORWARDED_PROTO, hops).and_then(scheme),
             between: between.into_iter().rev().collect(),
             ..direct
         }
+    }
+
+    /// Host and scheme, as far as a proxy of ours says them.
+    pub(super) fn said(&self) -> (Option<&HeaderValue>, Option<&'static str>) {
+        (self.host.as_ref(), self.scheme.map(Scheme::as_str))
     }
 
     /// The chain for the upstream: the client and the proxies that were believed about it, and nothing before.
@@ -146,6 +151,10 @@ fn address(entry: &str) -> Option<IpAddr> {
     Some(found.to_canonical())
 }
 
+fn host(text: &str) -> Option<HeaderValue> {
+    HeaderValue::from_str(text).ok().filter(|host| !host.is_empty())
+}
+
 fn scheme(text: &str) -> Option<Scheme> {
     [("https", Scheme::Https), ("http", Scheme::Http)]
         .into_iter()
@@ -155,7 +164,6 @@ fn scheme(text: &str) -> Option<Scheme> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
     use proptest::prelude::*;
 
     fn trusted() -> Networks {
@@ -329,11 +337,8 @@ mod tests {
                 ("x-forwarded-proto", schemes),
             ]);
             let source = Source::of("10.0.0.1".parse().unwrap(), &headers, &trusted());
-            assert_eq!(
-                (source.host, source.scheme),
-                (host, scheme),
-                "{chain} {hosts} {schemes}"
-            );
+            let found = source.host.as_ref().map(|host| host.to_str().unwrap());
+            assert_eq!((found, source.scheme), (host, scheme), "{chain} {hosts} {schemes}");
             let stranger = Source::of("192.0.2.1".parse().unwrap(), &headers, &trusted());
             assert_eq!((stranger.host, stranger.scheme), (None, None));
         }

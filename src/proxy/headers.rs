@@ -1,12 +1,12 @@
 //! Headers on their way through: what is taken away, what is put in, and how values are written.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use pingora::http::{RequestHeader, ResponseHeader};
 
+use super::client_address::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
 use crate::config::{Claim, Config, DEFAULT_IDENTITY_HEADERS, Upstream};
 use crate::domain::grant::Grant;
 use crate::domain::scope::Scope;
@@ -14,9 +14,6 @@ use crate::domain::user::User;
 
 /// The id of a request: in the log, at the upstream, in the response.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// What no client may tell an upstream, besides the identity headers: credentials, cookies, who forwarded what, and what
@@ -65,6 +62,19 @@ const HIDDEN: &[&str] = &[
 const VALUE: &AsciiSet = &CONTROLS.add(b'%');
 /// The same where commas separate.
 const ITEM: &AsciiSet = &VALUE.add(b',');
+
+/// A name for a request: random, since it is compared with those of other gateways and of other days.
+pub(super) fn request_id() -> HeaderValue {
+    let mut text = [0; 32];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(rand::random::<[u8; 16]>()) {
+        let digit = |value: u8| match value {
+            0..10 => b'0' + value,
+            _ => b'a' + value - 10,
+        };
+        pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
+    }
+    HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("0"))
+}
 
 /// Which request headers an upstream never gets from a client.
 #[derive(Debug)]
@@ -186,7 +196,7 @@ fn trim_encoded(text: String) -> String {
 
 /// Who the request came from and under which name.
 pub(super) struct Arrival<'a> {
-    pub(super) address: Option<IpAddr>,
+    pub(super) forwarded_for: Option<String>,
     pub(super) host: &'a HeaderValue,
     pub(super) scheme: &'static str,
     pub(super) request_id: &'a HeaderValue,
@@ -218,8 +228,8 @@ pub(super) fn prepare(
     }
     request.insert_header(header::HOST, authority.clone())?;
     request.insert_header(REQUEST_ID, arrival.request_id.clone())?;
-    if let Some(address) = arrival.address {
-        request.insert_header(FORWARDED_FOR, address.to_string())?;
+    if let Some(chain) = &arrival.forwarded_for {
+        request.insert_header(FORWARDED_FOR, chain.as_str())?;
     }
     request.insert_header(FORWARDED_HOST, arrival.host.clone())?;
     request.insert_header(FORWARDED_PROTO, arrival.scheme)

@@ -3,7 +3,7 @@
 //! Two programs that read one request differently are the root of smuggling and of walking around a policy, so whatever could
 //! be read in two ways is refused, and the path that is matched is the path that is forwarded.
 
-use http::{HeaderMap, Method, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 
 use super::reply::Refusal;
 use crate::config::{Config, Upstream};
@@ -56,6 +56,9 @@ pub(super) fn check_head(method: &Method, uri: &Uri, headers: &HeaderMap, raw: O
             return bad("Content-Length is not one number");
         }
     }
+    if !options_are_plain(headers) {
+        return bad("Connection names what it may not");
+    }
     if let Some(authority) = uri.authority()
         && host(headers)? != authority.as_str().to_ascii_lowercase()
     {
@@ -63,6 +66,21 @@ pub(super) fn check_head(method: &Method, uri: &Uri, headers: &HeaderMap, raw: O
     }
     check_path(uri.path())
         .map_err(|description| Refusal::closing(StatusCode::BAD_REQUEST, "invalid_request", description))
+}
+
+/// Whether `Connection` holds names only, and none of a header that the request cannot do without (RFC 9110 §7.6.1).
+fn options_are_plain(headers: &HeaderMap) -> bool {
+    let needed = ["host", "content-length", "transfer-encoding"];
+    headers.get_all(header::CONNECTION).iter().all(|value| {
+        value.to_str().is_ok_and(|options| {
+            options.split(',').map(str::trim).all(|option| {
+                let token = option
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
+                token && !needed.iter().any(|name| option.eq_ignore_ascii_case(name))
+            })
+        })
+    })
 }
 
 /// Whether some line of the head ends in LF alone.
@@ -83,17 +101,24 @@ fn names(raw: &[u8], name: &[u8]) -> bool {
 
 /// The one `Host`, in lower case.
 pub(super) fn host(headers: &HeaderMap) -> Result<String, Refusal> {
-    let bad = || {
-        Refusal::closing(
-            StatusCode::BAD_REQUEST,
-            "invalid_request",
-            "there must be one proper Host header",
-        )
-    };
     let mut values = headers.get_all(header::HOST).iter();
-    let (Some(host), None) = (values.next(), values.next()) else {
-        return Err(bad());
-    };
+    match (values.next(), values.next()) {
+        (Some(host), None) => host_of(host),
+        _ => Err(no_host()),
+    }
+}
+
+fn no_host() -> Refusal {
+    Refusal::closing(
+        StatusCode::BAD_REQUEST,
+        "invalid_request",
+        "there must be one proper Host header",
+    )
+}
+
+/// What a `Host` header, or `X-Forwarded-Host`, names, in lower case.
+pub(super) fn host_of(host: &HeaderValue) -> Result<String, Refusal> {
+    let bad = no_host;
     let host = host.to_str().map_err(|_| bad())?;
     let (name, port) = match host.strip_prefix('[') {
         Some(rest) => rest

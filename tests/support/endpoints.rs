@@ -28,7 +28,6 @@ use mcpgate::domain::clock::{Clock as _, ManualClock, Timestamp};
 use mcpgate::domain::grant::{AuthorizationCode, AuthorizationRequest, LiveToken, RequestDetails};
 use mcpgate::domain::network::Networks;
 use mcpgate::domain::pkce::CodeChallenge;
-use mcpgate::domain::rate::Rates;
 use mcpgate::domain::scope::Scope;
 use mcpgate::domain::secret::{Secret, SecretKind};
 use mcpgate::domain::uri::{HostPattern, Resource};
@@ -36,7 +35,6 @@ use mcpgate::domain::user::{Subject, User};
 use mcpgate::fetch::{Fetcher, Kind, Network, Observer, Reach, Rules};
 use mcpgate::identity::Identity;
 use mcpgate::oauth::dpop::Proofs;
-use mcpgate::oauth::keyring::Keyring;
 use mcpgate::oauth::remote::Remote;
 use mcpgate::oauth::{Call, Endpoints};
 use mcpgate::store::{Approval, Store};
@@ -287,17 +285,17 @@ impl Gateway {
         };
         let remote = Remote::new(fetcher(strangers), fetcher(Reach::Anywhere));
         let at = Endpoints {
-            remote,
+            remote: Arc::new(remote),
             identity: Arc::new(Identity::new(Arc::clone(&config))),
             config,
             store,
             metrics,
             clock: clock.clone(),
             signing_key: [7; 32],
-            keyring: Keyring::default(),
+            keyring: Arc::default(),
             // Started a while ago: proofs of now need no nonce.
-            proofs: Proofs::new([8; 32], Timestamp::from_millis(1_799_999_000_000)),
-            limits: Rates::new(),
+            proofs: Arc::new(Proofs::new([8; 32], Timestamp::from_millis(1_799_999_000_000))),
+            limits: Arc::default(),
         };
         Self { at, clock }
     }
