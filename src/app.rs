@@ -18,6 +18,7 @@ use crate::domain::clock::Clock;
 use crate::domain::rate::Rates;
 use crate::fetch::{self, Fetcher, Reach, SystemNetwork};
 use crate::identity::Identity;
+use crate::mcp::session::Sessions;
 use crate::oauth::Endpoints;
 use crate::oauth::dpop::Proofs;
 use crate::oauth::keyring::Keyring;
@@ -124,6 +125,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Sta
         remote,
         identity: Arc::new(Identity::new(Arc::clone(&config))),
         signing_key: store.signing_key("browser").await?,
+        sessions: Sessions::new(&store.signing_key("sessions").await?),
         store: Arc::clone(&store),
         metrics: Arc::clone(&metrics),
         keyring: Keyring::default(),

@@ -84,6 +84,8 @@ pub(super) const UPSTREAM: &[&str] = &[
     "identity_headers",
     "headers",
     "allowed_origins",
+    "bind_sessions",
+    "keep_alive",
     "limits",
 ];
 pub(super) const LIMITS: &[&str] = &[

@@ -358,7 +358,7 @@ mod tests {
             "blob:http://10.0.0.7:3001/x",
             " //evil.example",
         ] {
-            assert_eq!(rewritten(evil), Err(BadEndpoint::Elsewhere), "{evil}");
+            assert!(rewritten(evil).is_err(), "{evil}");
         }
         for no in [
             "",

@@ -170,6 +170,7 @@ impl Gateway {
                 None,
             )));
         }
+        self.recognise(head, upstream, &permit, exchange)?;
         mount.metrics.allowed();
         exchange.permit = Some(permit);
         Ok(Step::Forward)

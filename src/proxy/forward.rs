@@ -24,7 +24,7 @@ use super::reply::KEPT_BODY;
 use super::verdict::{BODY_TOO_LARGE, CLIENT_LATE, UPSTREAM_LATE, UPSTREAM_SWITCHED, UPSTREAM_UNAUTHORIZED};
 use super::watched::Watched;
 use super::wire::Wire;
-use super::{Exchange, Gateway, Mount, bridge, origin, pool, route};
+use super::{Exchange, Gateway, Mount, bridge, origin, pool, route, session, stream};
 use crate::config::Upstream;
 use crate::telemetry::Outcome;
 
@@ -34,12 +34,12 @@ const PROBE: Duration = Duration::from_secs(30);
 const CLIENT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A connection to an upstream, for one exchange.
-struct Server {
-    session: HttpSession,
+pub(super) struct Server {
+    pub(super) session: HttpSession,
     /// Whether it was used before, and may have been closed in the meantime.
     reused: bool,
     /// Whether all of the request is on its way.
-    complete: bool,
+    pub(super) complete: bool,
 }
 
 impl Gateway {
@@ -82,7 +82,12 @@ impl Gateway {
             .write_response_header(Box::new(response))
             .await
             .map_err(Error::into_down)?;
-        relay(session, deadline, upstream, &mut server).await?;
+        if exchange.stream.is_some() {
+            // Boxed, because most answers are none.
+            Box::pin(self.relay_events(session, exchange, deadline, upstream, &mut server)).await?;
+        } else {
+            relay(session, deadline, upstream, &mut server).await?;
+        }
         if let (HttpSession::H1(mut used), true) = (server.session, server.complete) {
             used.respect_keepalive();
             if let Some(stream) = used.reuse().await {
@@ -221,7 +226,8 @@ impl Gateway {
             return Err(Error::explain(ErrorType::InternalError, "a request without a permit"));
         };
         let mut request = session.req_header().clone();
-        let target = route::forwarded(upstream, &request.uri);
+        let known = exchange.target.clone();
+        let target = known.unwrap_or_else(|| route::forwarded(upstream, &request.uri));
         request.set_raw_path(target.as_bytes())?;
         request.set_version(Version::HTTP_11);
         let host = request
@@ -243,6 +249,10 @@ impl Gateway {
             &mount.authority,
             &arrival,
         )?;
+        exchange.name_session(&mut request)?;
+        if session::asks_for_a_stream(&request) {
+            request.remove_header(&header::ACCEPT_ENCODING);
+        }
         // HTTP/2 needs neither a length nor chunks to frame a body.
         if session.is_http2() && !session.is_body_empty() && !request.headers.contains_key(header::CONTENT_LENGTH) {
             request.insert_header(header::TRANSFER_ENCODING, "chunked")?;
@@ -269,6 +279,10 @@ impl Gateway {
             session.set_keepalive(None);
         }
         let is_stream = headers::clean_response(&mut response, &mount.hidden, &self.endpoints.config, upstream)?;
+        self.bind_session(exchange, upstream, &mut response)?;
+        if is_stream {
+            stream::without_length(session, &mut response)?;
+        }
         response.insert_header(REQUEST_ID, exchange.request_id.clone())?;
         let mut failed = None;
         origin::cors(&exchange.origin, |name, value| {
@@ -338,12 +352,12 @@ async fn relay(
 }
 
 /// Waits for the client to go away, and lets go of what was held back for it.
-async fn read_on(session: &mut ServerSession) -> pingora::Result<Option<Bytes>> {
+pub(super) async fn read_on(session: &mut ServerSession) -> pingora::Result<Option<Bytes>> {
     hold(session, false);
     session.read_body_or_idle(true).await
 }
 
-fn hold(session: &ServerSession, held: bool) {
+pub(super) fn hold(session: &ServerSession, held: bool) {
     if let Some(connection) = Watched::under(session) {
         connection.hold(held);
     }
@@ -373,7 +387,7 @@ fn is_final(server: &Server) -> pingora::Result<bool> {
 
 /// The client has gone, or does what it may not.
 #[expect(clippy::unnecessary_box_returns, reason = "the engine's errors are boxed")]
-fn client_gone(heard: pingora::Result<Option<Bytes>>) -> Box<Error> {
+pub(super) fn client_gone(heard: pingora::Result<Option<Bytes>>) -> Box<Error> {
     match heard {
         Err(error) => error.into_down(),
         Ok(_) => Error::new(ErrorType::ConnectionClosed).into_down(),

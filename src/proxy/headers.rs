@@ -7,6 +7,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use pingora::http::{RequestHeader, ResponseHeader};
 
+use super::session::SESSION_ID;
 use crate::config::{Claim, Config, DEFAULT_IDENTITY_HEADERS, Upstream};
 use crate::domain::grant::Grant;
 use crate::domain::scope::Scope;
@@ -112,6 +113,10 @@ impl Guarded {
         } else {
             name.into()
         };
+        // As it is spelt properly it is looked at elsewhere.
+        if dashed == SESSION_ID.as_str() && dashed != name {
+            return true;
+        }
         // Whatever comes after it, proxies say it of a caller: a certificate, a token, a role.
         let said_by_proxies = dashed.starts_with("proxy-") || dashed.starts_with("x-forwarded-");
         said_by_proxies || self.0.binary_search_by(|own| own.as_str().cmp(&dashed)).is_ok()

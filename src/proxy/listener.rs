@@ -21,7 +21,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use super::deadline::Deadline;
 use super::watched::{Turn, Watched};
 use super::wire::Plain;
-use super::{End, Gateway};
+use super::{End, Gateway, tenure};
 use crate::config::Listener;
 use crate::telemetry::Metrics;
 
@@ -105,6 +105,7 @@ impl Bound {
                 tokio::spawn(connections.accept_from(socket))
             })
             .collect();
+        let keeping = tokio::spawn(tenure::keep(live.clone()));
         let mut tidy = tokio::time::interval(TIDY);
         loop {
             tokio::select! {
@@ -125,6 +126,7 @@ impl Bound {
             );
         }
         drop(stay);
+        keeping.abort();
     }
 }
 
@@ -328,8 +330,12 @@ impl Live {
     }
 
     /// Puts another in force, for every request that begins from now on.
-    pub fn replace(&self, gateway: Gateway) {
+    pub fn replace(&self, mut gateway: Gateway) {
+        // The streams that are open stay, if their tokens are still good under the new one.
+        let tenures = self.now().tenures.clone();
+        gateway.tenures = tenures.clone();
         self.0.store(Arc::new(gateway));
+        tenures.unsettle();
     }
 
     /// The one in force now.

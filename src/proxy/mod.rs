@@ -27,6 +27,9 @@ mod place;
 mod pool;
 mod reply;
 mod route;
+mod session;
+mod stream;
+mod tenure;
 mod verdict;
 mod watched;
 mod wire;
@@ -49,6 +52,8 @@ use self::place::Place;
 use self::pool::Pool;
 use self::reply::Refusal;
 use self::route::Routes;
+use self::session::Known;
+use self::tenure::Tenures;
 use self::watched::Watched;
 use crate::config::Upstream;
 use crate::domain::rate::Rates;
@@ -64,6 +69,7 @@ pub struct Gateway {
     /// By the upstream's place in the configuration.
     mounts: Vec<Mount>,
     in_flight: InFlight,
+    tenures: Tenures,
     connector: Arc<TransportConnector>,
 }
 
@@ -94,6 +100,10 @@ struct Exchange {
     upstream: Option<usize>,
     permit: Option<Arc<Permit>>,
     origin: Origin,
+    /// Its session, where sessions are bound.
+    session: Option<Box<Known>>,
+    /// Where at the upstream it goes, if that is not said by its path.
+    target: Option<String>,
     /// The beginning of the body, and whether it is the whole of it.
     body: Vec<Bytes>,
     body_length: u64,
@@ -129,6 +139,7 @@ impl Gateway {
             rates: Rates::new(),
             mounts,
             in_flight: InFlight::default(),
+            tenures: Tenures::default(),
             connector: forward::connector(),
         }
     }
@@ -224,6 +235,8 @@ impl Exchange {
             upstream: None,
             permit: None,
             origin: Origin::None,
+            session: None,
+            target: None,
             body: Vec::new(),
             body_length: 0,
             body_complete: false,

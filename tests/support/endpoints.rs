@@ -34,6 +34,7 @@ use mcpgate::domain::uri::{HostPattern, Resource};
 use mcpgate::domain::user::{Subject, User};
 use mcpgate::fetch::{Fetcher, Kind, Network, Observer, Reach, Rules};
 use mcpgate::identity::Identity;
+use mcpgate::mcp::session::Sessions;
 use mcpgate::oauth::dpop::Proofs;
 use mcpgate::oauth::keyring::Keyring;
 use mcpgate::oauth::remote::Remote;
@@ -74,6 +75,8 @@ pub fn config() -> Config {
         identity_headers: Vec::new(),
         headers: Vec::new(),
         allowed_origins: Vec::new(),
+        bind_sessions: true,
+        keep_alive: None,
         limits: Limits::default(),
     };
     let scope = |name: &str, groups: Option<&str>| ScopeInfo {
@@ -288,6 +291,7 @@ impl Gateway {
             metrics,
             clock: clock.clone(),
             signing_key: [7; 32],
+            sessions: Sessions::new(&[8; 32]),
             keyring: Keyring::default(),
             // Started a while ago: proofs of now need no nonce.
             proofs: Proofs::new([8; 32], Timestamp::from_millis(1_799_999_000_000)),
