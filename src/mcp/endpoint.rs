@@ -7,8 +7,8 @@
 //!                                                                     └┬─┘└─────────────┬───────────┘ └─────┬─────┘
 //!                                                                  the mount      the upstream's address   tag
 //! ```
-//! That address need not be below the upstream's own: only with the tag is it forwarded to the upstream's path as it stands.
-//! The tag is over path and query as a whole, and over the party that heard of it, so nobody can reach another path, or
+//! That address need not be below the one that is configured (here `/sse`), where requests go that have no tag. The tag is
+//! over the upstream's path and query as a whole, and over the party that heard of it, so nobody can reach another path, or
 //! another's session; and there is no table.
 
 use bytes::Bytes;
@@ -29,6 +29,8 @@ const TAG: &str = "mcpgate";
 pub struct Between<'a> {
     /// The upstream's origin: scheme and authority.
     pub upstream: &'a str,
+    /// The path that is configured for it.
+    pub own: &'a str,
     /// Path and query that were asked of it.
     pub asked: &'a str,
     /// The origin at which the client asked.
@@ -185,12 +187,18 @@ pub fn rewrite(
     }
     let (path, query) = (url.path(), url.query());
     let tag = tag(sessions, party, upstream_name, path, query);
+    // Where it can be reached the usual way, that is its address, else its own path is.
+    let own = between.own.strip_suffix('/').unwrap_or(between.own);
+    let usual = path
+        .strip_prefix(own)
+        .filter(|below| below.starts_with('/') && forwarded(between.own, below) == path);
+    let below = usual.unwrap_or(path);
     let has_origin = announced.trim_start().starts_with("//") || Url::parse(announced).is_ok();
     let origin = if has_origin { between.public } else { "" };
     let query = query
         .filter(|query| !query.is_empty())
         .map_or_else(String::new, |query| format!("{query}&"));
-    Ok(format!("{origin}{}{path}?{query}{TAG}={tag}", between.mount))
+    Ok(format!("{origin}{}{below}?{query}{TAG}={tag}", between.mount))
 }
 
 /// Whether two addresses are of one server. This machine has several names.
@@ -225,12 +233,21 @@ fn of<'a>(party: Option<Party<'a>>, upstream: &'a str) -> (Kind, Party<'a>) {
     }
 }
 
-/// What a request's address is: `below` is its path without the mount.
+/// Where a request without a tag goes: below the configured path.
+fn forwarded(own: &str, below: &str) -> String {
+    match below {
+        "" | "/" => own.to_owned(),
+        below => format!("{}{below}", own.strip_suffix('/').unwrap_or(own)),
+    }
+}
+
+/// What a request's address is: `below` is its path without the mount, `own` the path that is configured for the upstream.
 #[must_use]
 pub fn read(
     sessions: &Sessions,
     party: Option<Party<'_>>,
     upstream_name: &str,
+    own: &str,
     below: &str,
     query: Option<&str>,
 ) -> Address {
@@ -243,15 +260,13 @@ pub fn read(
         return if refused { Address::Unknown } else { Address::Plain };
     };
     let (kind, party) = of(party, upstream_name);
-    if !below.starts_with('/') || !sessions.verifies(kind, party, &[below.as_bytes(), rest.as_bytes()], tag.as_bytes())
-    {
-        return Address::Unknown;
+    let given = |path: &String| sessions.verifies(kind, party, &[path.as_bytes(), rest.as_bytes()], tag.as_bytes());
+    let paths = [forwarded(own, below), below.to_owned()];
+    match paths.into_iter().find(given) {
+        None => Address::Unknown,
+        Some(path) if rest.is_empty() => Address::Known(path),
+        Some(path) => Address::Known(format!("{path}?{rest}")),
     }
-    Address::Known(if rest.is_empty() {
-        below.to_owned()
-    } else {
-        format!("{below}?{rest}")
-    })
 }
 
 #[cfg(test)]
@@ -261,6 +276,7 @@ mod tests {
 
     const BETWEEN: Between<'_> = Between {
         upstream: "http://10.0.0.7:3001",
+        own: "/sse",
         asked: "/sse",
         public: "https://mcp.example.com",
         mount: "/old",
@@ -286,7 +302,7 @@ mod tests {
             .split_once('?')
             .map_or((given, None), |(path, query)| (path, Some(query)));
         let below = path.strip_prefix(BETWEEN.mount).expect("it is below the mount");
-        read(&sessions(), Some(party), party.upstream, below, query)
+        read(&sessions(), Some(party), party.upstream, BETWEEN.own, below, query)
     }
 
     /// Spec: K7
@@ -309,6 +325,9 @@ mod tests {
                 "/messages?sessionId=x",
             ),
             ("?x", "/old/sse?x&mcpgate=", "/sse?x"),
+            ("/sse/messages?x", "/old/messages?x&mcpgate=", "/sse/messages?x"),
+            ("/sse/", "/old/sse/?mcpgate=", "/sse/"),
+            ("/ssemessages", "/old/ssemessages?mcpgate=", "/ssemessages"),
             ("/messages", "/old/messages?mcpgate=", "/messages"),
             ("/messages?", "/old/messages?mcpgate=", "/messages"),
             ("/messages?a#b", "/old/messages?a&mcpgate=", "/messages?a"),
@@ -382,6 +401,41 @@ mod tests {
 
     /// Spec: K7
     #[test]
+    fn an_address_is_short_where_it_can_be() {
+        for (own, mount, announced, public) in [
+            ("/mcp", "/old", "mcp/messages?x", "/old/messages?x&"),
+            ("/mcp/", "/old", "messages?x", "/old/messages?x&"),
+            ("/", "/old", "/messages?x", "/old/messages?x&"),
+            ("/mcp", "", "/mcp/messages?x", "/messages?x&"),
+            ("/mcp", "", "/mcp?x", "/mcp?x&"),
+            ("/mcp", "", "/?x", "/?x&"),
+        ] {
+            let between = Between {
+                own,
+                mount,
+                asked: own,
+                ..BETWEEN
+            };
+            let given = rewrite(&sessions(), Some(ADA), "one", between, announced.as_bytes()).unwrap();
+            assert!(given.starts_with(public), "{own} {announced}: {given}");
+            let (path, query) = given.split_once('?').unwrap();
+            let below = path.strip_prefix(mount).unwrap();
+            let meant = Url::parse("http://x")
+                .unwrap()
+                .join(own)
+                .unwrap()
+                .join(announced)
+                .unwrap();
+            assert_eq!(
+                read(&sessions(), Some(ADA), "one", own, below, Some(query)),
+                Address::Known(meant[url::Position::BeforePath..].to_owned()),
+                "{own} {announced}"
+            );
+        }
+    }
+
+    /// Spec: K7
+    #[test]
     fn this_machine_has_several_names() {
         let here = Between {
             upstream: "http://127.0.0.1:3001",
@@ -435,7 +489,7 @@ mod tests {
     fn an_address_leads_to_its_path_where_sessions_are_open_to_all_too() {
         let given = rewrite(&sessions(), None, "one", BETWEEN, b"/messages?sessionId=x").unwrap();
         let query = given.strip_prefix("/old/messages?").unwrap();
-        let read = |name, below, query| read(&sessions(), None, name, below, Some(query));
+        let read = |name, below, query| read(&sessions(), None, name, "/sse", below, Some(query));
         assert_eq!(
             read("one", "/messages", query),
             Address::Known("/messages?sessionId=x".to_owned())
@@ -453,7 +507,7 @@ mod tests {
             client: "",
         };
         assert_eq!(
-            super::read(&sessions(), Some(nobody), "one", "/messages", Some(query)),
+            super::read(&sessions(), Some(nobody), "one", "/sse", "/messages", Some(query)),
             Address::Unknown,
             "a tag of the one kind is none of the other"
         );

@@ -47,7 +47,14 @@ impl Gateway {
         let sessions = &self.endpoints.sessions;
         if head.uri.query().is_some() {
             let below = head.uri.path().strip_prefix(upstream.path.as_str()).unwrap_or_default();
-            match endpoint::read(sessions, party, &upstream.name, below, head.uri.query()) {
+            match endpoint::read(
+                sessions,
+                party,
+                &upstream.name,
+                &upstream.url.path,
+                below,
+                head.uri.query(),
+            ) {
                 Address::Plain => {}
                 Address::Known(target) => exchange.target = Some(target),
                 Address::Unknown => return Err(unknown()),

@@ -167,6 +167,7 @@ impl Gateway {
         let scheme = if upstream.url.tls { "https" } else { "http" };
         let between = Between {
             upstream: &format!("{scheme}://{}", upstream.url.authority),
+            own: &upstream.url.path,
             asked: &route::forwarded(upstream, &head.uri),
             public: &format!("{}://{host}", self.endpoints.config.public_url.scheme),
             mount: &upstream.path,
@@ -241,10 +242,7 @@ impl Passing {
         }
         self.told = Instant::now();
         self.boundary.pass(&chunk);
-        client
-            .write_response_body(chunk, false)
-            .await
-            .map_err(Error::into_down)
+        client.write_response_body(chunk, false).await.map_err(Error::into_down)
     }
 }
 

@@ -209,7 +209,10 @@ impl Tenure {
 impl Drop for Tenure {
     fn drop(&mut self) {
         let mut all = self.tenures.held();
-        let Some(held) = all.get_mut(&self.token).filter(|held| Arc::ptr_eq(&held.end, &self.end)) else {
+        let Some(held) = all
+            .get_mut(&self.token)
+            .filter(|held| Arc::ptr_eq(&held.end, &self.end))
+        else {
             return;
         };
         held.streams -= 1;

@@ -65,7 +65,9 @@ pub(super) fn of(error: &Error) -> (Said, Outcome, Option<UpstreamFailure>) {
             UpstreamFailure::Unauthorized,
         ),
         (kind, _) if *kind == UPSTREAM_SWITCHED => failed("the server's answer is not HTTP", UpstreamFailure::Protocol),
-        (kind, _) if *kind == BAD_SESSION => failed("the server's session id cannot be used", UpstreamFailure::Protocol),
+        (kind, _) if *kind == BAD_SESSION => {
+            failed("the server's session id cannot be used", UpstreamFailure::Protocol)
+        }
         (kind, _) if *kind == BAD_ENDPOINT => failed("the server's endpoint cannot be used", UpstreamFailure::Protocol),
         (kind, _) if *kind == TOKEN_OVER => (None, Outcome::Ok, None),
         (E::ReadTimedout, ErrorSource::Downstream) => stalled,
