@@ -21,6 +21,7 @@ use crate::config::{Config, StoreConfig};
 use crate::domain::clock::Clock;
 use crate::fetch::{self, Fetcher, Reach, SystemNetwork};
 use crate::identity::Identity;
+use crate::mcp::session::Sessions;
 use crate::oauth::Endpoints;
 use crate::oauth::dpop::Proofs;
 use crate::oauth::remote::Remote;
@@ -134,6 +135,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Sta
         remote: Arc::new(remote),
         identity: Arc::new(Identity::new(Arc::clone(&config))),
         signing_key: store.signing_key("browser").await?,
+        sessions: Sessions::new(&store.signing_key("sessions").await?),
         store: Arc::clone(&store),
         metrics: Arc::clone(&metrics),
         keyring: Arc::default(),

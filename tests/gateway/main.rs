@@ -20,10 +20,13 @@ mod generations;
 mod guards;
 mod hostile;
 mod http1;
+mod mcp_server;
 mod person;
 mod proxying;
+mod sessions;
 mod setup;
 #[path = "../support/site.rs"]
 mod site;
 mod step_up;
 mod stories;
+mod streams;

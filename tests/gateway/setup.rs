@@ -20,6 +20,9 @@ use crate::http1::{Reply, request, send};
 /// Everybody's password.
 pub const PASSWORD: &str = "correct horse battery staple";
 
+/// What the upstream calls the session that an `initialize` begins.
+pub const SESSION: &str = "s-1";
+
 static PASSWORD_HASH: LazyLock<String> = LazyLock::new(|| mcpgate::identity::local::hash_password(PASSWORD).unwrap());
 
 /// What the upstream saw of one request.
@@ -75,17 +78,20 @@ async fn answer(
     body: Bytes,
 ) -> Response {
     let body = body.to_vec();
+    let begins = String::from_utf8_lossy(&body).contains("\"initialize\"");
     upstream.0.lock().unwrap().push(Seen {
         method: method.to_string(),
         path: uri.to_string(),
         headers,
         body,
     });
-    (
-        [(axum::http::header::CONTENT_TYPE, "application/json")],
-        json!({ "jsonrpc": "2.0", "id": 1, "result": {} }).to_string(),
-    )
-        .into_response()
+    let json = [(axum::http::header::CONTENT_TYPE, "application/json")];
+    let session = begins.then_some([("mcp-session-id", SESSION)]);
+    let result = json!({ "jsonrpc": "2.0", "id": 1, "result": {} }).to_string();
+    match session {
+        Some(session) => (json, session, result).into_response(),
+        None => (json, result).into_response(),
+    }
 }
 
 /// A gateway with two upstreams, `one` (needs the scope one:use) and `two` (needs none), and the users ada and bob.
