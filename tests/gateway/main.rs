@@ -16,6 +16,7 @@
 mod advertised;
 mod documents;
 mod edges;
+mod faults;
 mod generations;
 mod guards;
 mod hostile;
