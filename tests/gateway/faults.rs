@@ -742,3 +742,32 @@ async fn an_answer_that_has_no_body_gets_none() {
     }
     rig.finish().await;
 }
+
+/// An answer in chunks arrives whole, wherever the network cuts it, and the connection serves the next.
+/// Spec: K1, K2
+#[tokio::test]
+async fn a_chunked_answer_cut_anywhere_arrives_whole() {
+    const BODY: &str = "5\r\nhello\r\nA;ext=1\r\n, wonderfu\r\n00007\r\nl world\r\n0\r\nX-Trailer: a\r\n\r\n";
+    let script: Script = |name| match name.strip_prefix("keep-").and_then(|cut| cut.parse::<usize>().ok()) {
+        Some(cut) => vec![
+            say(format!("{STREAM}{}", &BODY[..cut])),
+            Act::Wait(Duration::from_millis(6)),
+            say(BODY[cut..].to_owned()),
+        ],
+        None => ok("{}"),
+    };
+    let rig = Rig::start(script, "response_timeout: 2s").await;
+    let mut stream = TcpStream::connect(rig.gateway.address).await.unwrap();
+    for cut in 0..BODY.len() {
+        let name = format!("keep-{cut}");
+        stream.write_all(&rig.request(&name)).await.unwrap();
+        let reply = within(&name, read_reply(&mut stream, false)).await;
+        let rest = &BODY[cut..];
+        assert_eq!(
+            (reply.status, reply.text().as_str()),
+            (200, "hello, wonderful world"),
+            "cut before {rest:?}"
+        );
+    }
+    rig.finish().await;
+}

@@ -23,6 +23,7 @@ mod hostile;
 mod http1;
 mod person;
 mod proxying;
+mod rudeness;
 mod setup;
 #[path = "../support/site.rs"]
 mod site;
