@@ -21,6 +21,9 @@ mod generations;
 mod guards;
 mod hostile;
 mod http1;
+#[path = "../support/memory.rs"]
+mod memory;
+mod misfortune;
 mod person;
 mod proxying;
 mod rudeness;
