@@ -17,6 +17,7 @@ mod advertised;
 mod documents;
 mod edges;
 mod faults;
+mod footprint;
 mod generations;
 mod guards;
 mod hostile;
