@@ -7,6 +7,7 @@ use pingora::{Error, ErrorSource};
 use super::reply::{self, KEPT_BODY};
 use super::{Exchange, Gateway, bridge};
 use crate::telemetry::Outcome;
+use crate::telemetry::lines::ACCESS;
 
 impl Gateway {
     /// Counts and logs a request that has ended.
@@ -30,7 +31,7 @@ impl Gateway {
             mount.metrics.duration(took);
         }
         tracing::info!(
-            target: "mcpgate::access",
+            target: ACCESS,
             request_id = exchange.request_id.to_str().unwrap_or_default(),
             client_address = bridge::peer_address(session).map(tracing::field::display),
             method = head.method.as_str(),
