@@ -41,6 +41,9 @@ class Connection:
             self.close()
             raise Broken(f"no head: {error!r}") from error
         first, *lines = head.strip().split("\r\n")
+        if not first.startswith("HTTP/1.1 "):
+            self.close()
+            raise Broken(f"no head, but {first[:100]!r}")
         self.headers = {}
         for line in lines:
             name, _, value = line.partition(":")

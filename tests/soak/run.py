@@ -212,6 +212,8 @@ class Soak:
             value = json.loads(data)
             said = value.get("result") or value.get("params")
             if wrong := self.judge(caller, nonce, said):
+                # In the middle of an answer: nothing can follow on this connection.
+                connection.close()
                 return wrong
             seen.append(said.get("number"))
         return None if seen == [0, 1, 2, 3, None] else f"lost: the events {seen}"
@@ -380,14 +382,13 @@ class Soak:
         tasks = [asyncio.create_task(one) for one in work]
         while time.monotonic() < until and not self.over:
             done = [task for task in tasks if task.done()]
-            for task in done:
-                # Nothing of it ends before its time.
-                self.violation(f"the test itself broke: {task.exception()!r}")
-                self.over = True
+            # Nothing of it ends before its time; why, is said below.
+            self.over = self.over or bool(done)
             await asyncio.sleep(0.2)
         self.over = True
-        for task in asyncio.as_completed(tasks, timeout=60):
-            await task
+        for outcome in await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 60):
+            if isinstance(outcome, BaseException):
+                self.violation(f"the test itself broke: {outcome!r}")
         await self.finish(before)
 
     async def finish(self, before):
