@@ -18,13 +18,14 @@ use pingora::protocols::http::client::HttpSession;
 use pingora::protocols::http::v1::client::HttpSession as Http1Session;
 use pingora::{Error, ErrorType, RetryType};
 
+use super::client_address::Source;
 use super::deadline::Deadline;
 use super::headers::{self, Arrival, REQUEST_ID};
 use super::reply::KEPT_BODY;
 use super::verdict::{BODY_TOO_LARGE, CLIENT_LATE, UPSTREAM_LATE, UPSTREAM_SWITCHED, UPSTREAM_UNAUTHORIZED};
 use super::watched::Watched;
 use super::wire::Wire;
-use super::{Exchange, Gateway, Mount, bridge, origin, pool, route};
+use super::{Exchange, Gateway, Mount, origin, pool, route};
 use crate::config::Upstream;
 use crate::telemetry::Outcome;
 
@@ -228,10 +229,13 @@ impl Gateway {
         };
         let asked = session.req_header();
         let target = route::forwarded(upstream, &asked.uri);
-        let host = asked.headers.get(header::HOST);
+        let source = exchange.source.as_ref();
         let none = HeaderValue::from_static("");
+        let host = source
+            .and_then(|source| source.host.as_ref())
+            .or_else(|| asked.headers.get(header::HOST));
         let arrival = Arrival {
-            address: bridge::peer_address(session),
+            forwarded_for: source.map(Source::forwarded_for),
             host: host.unwrap_or(&none),
             scheme: self.endpoints.config.public_url.scheme,
             request_id: &exchange.request_id,

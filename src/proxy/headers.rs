@@ -1,7 +1,6 @@
 //! Headers on their way through: what is taken away, what is put in, and how values are written.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
 
 use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -9,6 +8,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorType};
 
+use super::client_address::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
 use crate::config::{Claim, Config, DEFAULT_IDENTITY_HEADERS, Upstream};
 use crate::domain::grant::Grant;
 use crate::domain::scope::Scope;
@@ -16,9 +16,6 @@ use crate::domain::user::User;
 
 /// The id of a request: in the log, at the upstream, in the response.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// What no client may tell an upstream, besides the identity headers: credentials, cookies, who forwarded what, and what
@@ -215,7 +212,7 @@ fn trim_encoded(text: String) -> String {
 
 /// Who the request came from and under which name.
 pub(super) struct Arrival<'a> {
-    pub(super) address: Option<IpAddr>,
+    pub(super) forwarded_for: Option<String>,
     pub(super) host: &'a HeaderValue,
     pub(super) scheme: &'static str,
     pub(super) request_id: &'a HeaderValue,
@@ -247,8 +244,8 @@ pub(super) fn request(
         request.insert_header(name, value.clone())?;
     }
     request.insert_header(REQUEST_ID, arrival.request_id.clone())?;
-    if let Some(address) = arrival.address {
-        request.insert_header(FORWARDED_FOR, address.to_string())?;
+    if let Some(chain) = &arrival.forwarded_for {
+        request.insert_header(FORWARDED_FOR, chain.as_str())?;
     }
     request.insert_header(FORWARDED_HOST, arrival.host.clone())?;
     request.insert_header(FORWARDED_PROTO, HeaderValue::from_static(arrival.scheme))?;

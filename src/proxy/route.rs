@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, Method, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 
 use super::reply::Refusal;
 use crate::config::{Config, Upstream};
@@ -101,17 +101,24 @@ fn names(raw: &[u8], name: &[u8]) -> bool {
 
 /// The one `Host`, in lower case.
 pub(super) fn host(headers: &HeaderMap) -> Result<Cow<'_, str>, Refusal> {
-    let bad = || {
-        Refusal::closing(
-            StatusCode::BAD_REQUEST,
-            "invalid_request",
-            "there must be one proper Host header",
-        )
-    };
     let mut values = headers.get_all(header::HOST).iter();
-    let (Some(host), None) = (values.next(), values.next()) else {
-        return Err(bad());
-    };
+    match (values.next(), values.next()) {
+        (Some(host), None) => host_of(host),
+        _ => Err(no_host()),
+    }
+}
+
+fn no_host() -> Refusal {
+    Refusal::closing(
+        StatusCode::BAD_REQUEST,
+        "invalid_request",
+        "there must be one proper Host header",
+    )
+}
+
+/// What a `Host` header, or `X-Forwarded-Host`, names, in lower case.
+pub(super) fn host_of(host: &HeaderValue) -> Result<Cow<'_, str>, Refusal> {
+    let bad = no_host;
     let host = host.to_str().map_err(|_| bad())?;
     let (name, port) = match host.strip_prefix('[') {
         Some(rest) => rest
