@@ -15,10 +15,12 @@ import os
 import pathlib
 import random
 import re
+import resource
 import secrets
 import signal
 import socket
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
@@ -33,6 +35,8 @@ SECONDS = int(os.environ.get("SOAK_SECONDS", "600"))
 RELOADS = os.environ.get("SOAK_RELOADS", "1") != "0"
 USERS = 6
 TOKEN_SECONDS = 25
+# Connections that are there and do nothing.
+CROWD = min(10_000, 30 * SECONDS)
 # Until an upstream that was killed is back, and what was on its way to it is over.
 AFTERMATH = 2.0
 # Calls that may take longer than this are a failure, like those that never end: nothing here is slow of itself.
@@ -302,6 +306,48 @@ class Soak:
             posts.close()
             await asyncio.sleep(random.uniform(0.05, 0.2))
 
+    # --- those who are no good clients
+
+    async def rude(self, caller):
+        """Goes away in the middle of everything, in order and not."""
+        while not self.over:
+            token, _ = await caller.token()
+            head = f"POST {caller.path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nAuthorization: Bearer {token}\r\n"
+            message = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"nonce": "rude", "kind": "sse"}})
+            said = random.choice((
+                head,
+                f"{head}Content-Length: 100000\r\n\r\n{{",
+                f"{head}Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n5",
+                f"{head}Content-Length: {len(message)}\r\n\r\n{message}",
+                head.replace("POST", "GET") + "\r\n",
+                "nonsense\r\n\r\n",
+            ))
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            writer.write(said.encode())
+            await asyncio.sleep(random.uniform(0, 0.1))
+            if random.random() < 0.5:
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.close()
+            self.count["broken off"] += 1
+
+    async def crowd(self):
+        """Very many connections that say nothing or half a head, for a while."""
+        while not self.over:
+            self.count["silent connections"] = CROWD
+            held = []
+            for number in range(CROWD):
+                if self.over:
+                    break
+                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                if number % 4 == 0:
+                    writer.write(b"POST /steady/mcp HTTP/1.1\r\nX-Half: ")
+                held.append(writer)
+            for _ in range(100):
+                if not self.over:
+                    await asyncio.sleep(0.1)
+            for writer in held:
+                writer.close()
+
     # --- what happens meanwhile
 
     async def every(self, seconds, work):
@@ -315,9 +361,20 @@ class Soak:
         self.count["upstream restarts"] += 1
 
     async def reload(self):
+        """Every other version has one upstream more: whether it is there tells which version is in force."""
         self.count["reloads"] += 1
-        self.configure(self.count["reloads"])
+        generation = self.count["reloads"]
+        self.configure(generation)
         self.process.send_signal(signal.SIGHUP)
+        wanted = 200 if generation % 2 else 404
+        for _ in range(50):
+            connection = Connection("127.0.0.1", self.port)
+            status = await connection.request("GET", "/.well-known/oauth-protected-resource/now-and-then/mcp")
+            connection.close()
+            if status == wanted:
+                return
+            await asyncio.sleep(0.1)
+        self.violation(f"version {generation} of the configuration did not come into force")
 
     async def watch(self):
         while not self.over:
@@ -375,6 +432,8 @@ class Soak:
             for kind in ("json", "json", "sse", "slow"):
                 work.append(self.calls(caller, kind))
             work += [self.sessions(caller), self.streams(caller), self.streams(caller)]
+        work += [self.rude(caller) for caller in callers[:2]]
+        work.append(self.crowd())
         work.append(self.every(2, lambda: random.choice(callers).revoke()))
         work.append(self.every(6, self.restart_upstream))
         if RELOADS:
@@ -421,7 +480,7 @@ class Soak:
         for kind in sorted(self.times):
             times = sorted(self.times[kind])
             print(f"  {kind:24} {len(times):8}   median {statistics.median(times) * 1000:8.1f} ms   99 % {times[int(len(times) * 0.99)] * 1000:8.1f} ms")
-        for what in ("sign-ins", "refreshes", "revocations", "reloads", "upstream restarts"):
+        for what in ("sign-ins", "refreshes", "revocations", "reloads", "upstream restarts", "broken off", "silent connections"):
             print(f"  {what:24} {self.count[what]:8}")
         for what, number in sorted(self.excused.items()):
             print(f"  excused: {what:40} {number:6}")
@@ -455,6 +514,10 @@ def fit(samples):
 def main():
     if not pathlib.Path(PROGRAM).exists():
         sys.exit(f"there is no {PROGRAM}: build it first (cargo build --release)")
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    if CROWD + 1_000 > most:
+        sys.exit(f"{CROWD} connections need more descriptors than the {most} that are allowed: ulimit -n")
     with tempfile.TemporaryDirectory(prefix="mcpgate-soak-") as directory:
         soak = Soak(pathlib.Path(directory))
         try:

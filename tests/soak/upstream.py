@@ -110,6 +110,9 @@ async def connection(reader, writer):
             first, *lines = head.strip().split("\r\n")
             method, target, _ = first.split(" ")
             headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+            if "transfer-encoding" in headers:
+                # Only callers that break off come in chunks.
+                return
             body = await reader.readexactly(int(headers.get("content-length", "0")))
             await Exchange(reader, writer, method, target, headers, body).serve()
     except (asyncio.IncompleteReadError, ConnectionError):
