@@ -14,7 +14,7 @@ import { PROGRAM, TESTS, example, node22, python } from '../clients/lib/places.m
 import { freePort, printed, start, stop, temporaryDirectory } from '../clients/lib/processes.mjs';
 import { check, describe } from '../clients/lib/report.mjs';
 import { startServer } from '../clients/lib/servers.mjs';
-import { FEATURES } from './features.mjs';
+import { CERTIFICATE, FEATURES } from './features.mjs';
 import { startShim } from './shim.mjs';
 
 const SUITE = path.join(TESTS, 'judges/node_modules/@modelcontextprotocol/conformance/dist/index.js');
@@ -60,7 +60,7 @@ if (unknown.length > 0) {
   process.exit(2);
 }
 
-/** A gateway in front of all servers, reached through a shim that adds the tokens. `change` completes an upstream. */
+/** A gateway in front of all servers, reached through a shim that adds the tokens. */
 async function startGateway(servers, features) {
   const directory = temporaryDirectory();
   const [port, admin, shimPort] = [await freePort(), await freePort(), await freePort()];
@@ -75,13 +75,15 @@ async function startGateway(servers, features) {
     users: [{ username: 'nobody', password_hash: '$argon2id$v=19$m=19456,t=2,p=1$saSKtCUxgrqI1gLOKTbpOA$9kajQeEbOji1LH6rngH5QHWmslik9+Y4s9wKyAK4wm8' }],
     upstreams: servers.map((server) => ({ name: server.name, path: `/${server.name}/mcp`, url: `http://127.0.0.1:${server.port}/mcp` })),
   };
-  for (const feature of features) feature.switchOn(configuration);
+  const ends = [];
+  for (const feature of features) ends.push(await feature.switchOn(configuration));
+  const encrypted = Array.isArray(configuration.listen) && configuration.listen.some(({ tls }) => tls);
   const file = path.join(directory, 'gateway.yaml');
   writeFileSync(file, JSON.stringify(configuration, undefined, 2));
   const program = start(PROGRAM, ['serve', '-c', file]);
   await printed(program, /listening on/, 20);
   const tokens = {};
-  const shim = await startShim(shimPort, port, (target) => tokens[target.split('?')[0]]);
+  const shim = await startShim(shimPort, port, (target) => tokens[target.split('?')[0]], { ca: encrypted ? readFileSync(CERTIFICATE) : undefined });
   for (const { path: at } of configuration.upstreams) {
     const answer = await fetch(`${configuration.public_url}/token`, {
       method: 'POST',
@@ -96,7 +98,9 @@ async function startGateway(servers, features) {
     log: () => program.output,
     async stop() {
       await shim.stop();
-      return stop(program, 40);
+      const how = await stop(program, 40);
+      for (const end of ends) end?.();
+      return how;
     },
   };
 }
