@@ -102,6 +102,18 @@ struct Fetches(Arc<Metrics>);
 /// # Errors
 /// If the store or an address cannot be had.
 pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, StartError> {
+    start_on(config, clock, |store| store).await
+}
+
+/// The same on what `choose` makes of the opened store: tests give it one that fails or stalls when it is told to.
+///
+/// # Errors
+/// Those of [`start`].
+pub async fn start_on(
+    config: Config,
+    clock: Arc<dyn Clock>,
+    choose: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>,
+) -> Result<Running, StartError> {
     let config = Arc::new(config);
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"))?);
     let listen_error = |address: String| move |source| StartError::Listen { address, source };
@@ -129,7 +141,7 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Sta
         operation: "opening",
         source: source.into(),
     })?;
-    let store: Arc<dyn Store> = Arc::new(opened?);
+    let store = choose(Arc::new(opened?));
     let remote = remote(&config, &clock, &metrics)?;
     let endpoints = Arc::new(Endpoints {
         remote: Arc::new(remote),
