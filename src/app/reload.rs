@@ -50,7 +50,7 @@ impl Reloader {
     pub(super) fn new(live: Arc<Live>, endpoints: Arc<Endpoints>) -> Self {
         let (clock, metrics) = (Arc::clone(&endpoints.clock), Arc::clone(&endpoints.metrics));
         note_certificates(&metrics, &endpoints.config, clock.as_ref());
-        metrics.reloaded_at(clock.now().as_seconds());
+        metrics.in_force_since(clock.now());
         Self {
             live,
             endpoints: Mutex::new(endpoints),
@@ -94,7 +94,6 @@ impl Reloader {
                     Reload::NeedsRestart
                 };
                 self.metrics.reloaded(outcome);
-                self.metrics.reloaded_at(self.clock.now().as_seconds());
             }
             Err(error) => {
                 tracing::error!(%file, "the configuration was read again, and the old one stays in force: {error}");
@@ -132,6 +131,7 @@ impl Reloader {
         self.live.replace(gateway.map_err(ReloadError::Gateway)?);
         note_certificates(&self.metrics, &endpoints.config, self.clock.as_ref());
         *in_force = endpoints;
+        self.metrics.in_force_since(now);
         Ok(kept)
     }
 }
@@ -142,7 +142,7 @@ fn note_certificates(metrics: &Metrics, config: &Config, clock: &dyn Clock) {
     metrics.certificates(
         config
             .certificates()
-            .map(|certificate| (certificate.title(), certificate.expires().as_seconds())),
+            .map(|certificate| (certificate.title(), certificate.expires())),
     );
     for certificate in config
         .certificates()

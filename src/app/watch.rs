@@ -56,6 +56,7 @@ fn look(file: &PathBuf) -> Look {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
+    use std::slice::from_ref;
 
     use super::*;
 
@@ -70,18 +71,18 @@ mod tests {
         let file = directory.path().join("gateway.yaml");
         fs::write(&file, "one").unwrap();
         let mut watch = Watch::default();
-        watch.have_read(&[file.clone()]);
+        watch.have_read(from_ref(&file));
         assert_eq!(looks(&mut watch), [false; 3]);
         fs::write(&file, "two").unwrap();
         assert!(!watch.has_changed());
         fs::write(&file, "three").unwrap();
         assert_eq!(looks(&mut watch), [false, true, true]);
-        watch.have_read(&[file.clone()]);
+        watch.have_read(from_ref(&file));
         assert_eq!(looks(&mut watch), [false; 3]);
         // Gone, and back again.
         fs::remove_file(&file).unwrap();
         assert_eq!(looks(&mut watch), [false, true, true]);
-        watch.have_read(&[file.clone()]);
+        watch.have_read(from_ref(&file));
         fs::write(&file, "three").unwrap();
         assert_eq!(looks(&mut watch), [false, true, true]);
     }
@@ -92,7 +93,7 @@ mod tests {
         let (file, other) = (directory.path().join("a"), directory.path().join("b"));
         fs::write(&file, "same").unwrap();
         let mut watch = Watch::default();
-        watch.have_read(&[file.clone()]);
+        watch.have_read(from_ref(&file));
         fs::write(&other, "same").unwrap();
         fs::rename(&other, &file).unwrap();
         assert_eq!(looks(&mut watch), [false, true, true]);
@@ -123,12 +124,12 @@ mod tests {
         let file = directory.path().join("a");
         fs::write(&file, "one").unwrap();
         let mut watch = Watch::default();
-        watch.have_read(&[file.clone()]);
+        watch.have_read(from_ref(&file));
         fs::write(&file, "two").unwrap();
         assert_eq!(looks(&mut watch), [false, true, true]);
         // Between the look and the end of reading.
         fs::write(&file, "three").unwrap();
-        watch.have_read(&[file.clone()]);
+        watch.have_read(from_ref(&file));
         assert_eq!(looks(&mut watch), [false, true, true]);
     }
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use pingora::ErrorType;
-use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::{H2Accept, H2Options, HttpSession as Http2Session, handshake};
+use pingora::protocols::http::{ReusableHttpStream, ServerSession};
 use pingora::protocols::{ALPN, Digest, Stream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, watch};
@@ -287,7 +287,7 @@ async fn serve_requests(live: &Live, stream: Stream, stop: &watch::Receiver<bool
             session.set_keepalive(None);
         }
         match session.finish().await {
-            Ok(reusable) => next = reusable.map(|reusable| reusable.into_parts()),
+            Ok(reusable) => next = reusable.map(ReusableHttpStream::into_parts),
             Err(error) => tracing::debug!(%error, "an exchange did not end in order"),
         }
     }

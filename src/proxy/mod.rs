@@ -1,15 +1,14 @@
 //! Floor 4: the proxy, and the only floor that knows the engine.
 //!
 //! ```text
-//! request_filter           head in order? → host ours? → endpoint of ours? → upstream? → origin? → token? → limits?
-//!    │ each may answer       (route)                     (oauth)            (route)     (origin)  (bearer)  (rate)
-//! upstream_peer            where the permit says; without a permit, nowhere
-//! upstream_request_filter  credentials and claims of the client out, ours in (headers)
-//! request_body_filter      counts; keeps the beginning for error answers
-//! response_filter          what the upstream may not tell a client out, CORS in
-//! response_body_filter     passes
-//! fail_to_proxy            502, 504, 503 in JSON-RPC form (reply)
-//! logging                  one metric, one access line
+//! listener   a connection → requests
+//! serve      decide:   head in order? → host ours? → endpoint of ours? → upstream? → origin? → token? → limits?
+//!               │ each may answer  (route)                (oauth)          (route)    (origin)  (bearer)  (rate)
+//!            forward:  where the permit says; without a permit, nowhere
+//!               request    credentials and claims of the client out, ours in (headers); the body is counted
+//!               response   what the upstream may not tell a client out, CORS in; the body passes as it comes
+//!            fail:     502, 504, 503 in JSON-RPC form (verdict, reply)
+//!            note_end: one metric, one access line
 //! ```
 
 mod access_log;
@@ -18,6 +17,7 @@ mod bearer;
 mod bridge;
 mod client_address;
 mod deadline;
+mod dial;
 mod entrance;
 mod forward;
 #[cfg(debug_assertions)]
@@ -42,7 +42,6 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header::HeaderValue;
 use pingora::Error;
-use pingora::connectors::TransportConnector;
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use tokio::net::TcpStream;
@@ -50,12 +49,11 @@ use tokio::net::TcpStream;
 use self::bearer::{Bearer, Permit};
 use self::client_address::Source;
 use self::deadline::Deadline;
+use self::dial::Dialer;
 use self::entrance::Entrance;
 use self::headers::{Guarded, Hidden};
 use self::listener::{InFlight, InFlightGuard};
 use self::origin::{Origin, Origins};
-use self::place::Place;
-use self::pool::Pool;
 use self::reply::Refusal;
 use self::route::Routes;
 use self::watched::Watched;
@@ -76,7 +74,6 @@ pub struct Gateway {
     /// By the upstream's place in the configuration.
     mounts: Vec<Mount>,
     in_flight: InFlight,
-    connector: Arc<TransportConnector>,
 }
 
 /// What is worked out once for each upstream.
@@ -85,8 +82,7 @@ struct Mount {
     hidden: Hidden,
     origins: Origins,
     authority: HeaderValue,
-    place: Place,
-    pool: Pool,
+    dialer: Dialer,
     metrics: UpstreamMetrics,
 }
 
@@ -123,7 +119,7 @@ impl Gateway {
     /// # Errors
     /// A sentence on what of the configuration cannot be put into practice.
     pub fn new(endpoints: Arc<Endpoints>) -> Result<Self, String> {
-        Self::over(endpoints, Arc::default(), InFlight::default(), forward::connector())
+        Self::over(endpoints, Arc::default(), InFlight::default())
     }
 
     /// The same under another configuration: what is counted goes on being counted.
@@ -131,31 +127,30 @@ impl Gateway {
     /// # Errors
     /// A sentence on what of the configuration cannot be put into practice.
     pub fn with(&self, endpoints: Arc<Endpoints>) -> Result<Self, String> {
-        let connector = Arc::clone(&self.connector);
-        Self::over(endpoints, Arc::clone(&self.rates), self.in_flight.clone(), connector)
+        Self::over(endpoints, Arc::clone(&self.rates), self.in_flight.clone())
     }
 
     fn over(
         endpoints: Arc<Endpoints>,
         rates: Arc<Rates<(String, String)>>,
         in_flight: InFlight,
-        connector: Arc<TransportConnector>,
     ) -> Result<Self, String> {
         let config = Arc::clone(&endpoints.config);
         let routes = Routes::new(&config);
         let own = routes.own_origins(config.public_url.scheme);
-        let mount = |upstream: &Upstream| Mount {
-            guarded: Guarded::of(upstream),
-            hidden: Hidden::of(upstream),
-            origins: Origins::of(upstream, &own, config.public_url.scheme),
-            // The configuration took it from a parsed URL, which holds nothing that a header may not.
-            authority: HeaderValue::from_str(&upstream.url.authority)
-                .unwrap_or_else(|_| HeaderValue::from_static("upstream")),
-            place: Place::of(&upstream.url),
-            pool: Pool::default(),
-            metrics: endpoints.metrics.upstream(&upstream.name),
+        let mount = |upstream: &Upstream| {
+            Ok::<_, String>(Mount {
+                guarded: Guarded::of(upstream),
+                hidden: Hidden::of(upstream),
+                origins: Origins::of(upstream, &own, config.public_url.scheme),
+                // The configuration took it from a parsed URL, which holds nothing that a header may not.
+                authority: HeaderValue::from_str(&upstream.url.authority)
+                    .unwrap_or_else(|_| HeaderValue::from_static("upstream")),
+                dialer: Dialer::of(upstream)?,
+                metrics: endpoints.metrics.upstream(&upstream.name),
+            })
         };
-        let mounts = config.upstreams.iter().map(mount).collect();
+        let mounts = config.upstreams.iter().map(mount).collect::<Result<_, _>>()?;
         let entrances: Result<_, _> = config.listen.iter().map(Entrance::of).collect();
         Ok(Self {
             entrances: entrances?,
@@ -165,7 +160,6 @@ impl Gateway {
             rates,
             mounts,
             in_flight,
-            connector,
         })
     }
 
@@ -253,14 +247,14 @@ impl Gateway {
     /// Closes idle connections to upstreams, for there will be no more requests.
     fn retire(&self) {
         for mount in &self.mounts {
-            mount.pool.retire();
+            mount.dialer.retire();
         }
     }
 
     /// Closes connections to upstreams that have been idle for too long.
     fn tidy(&self) {
         for mount in &self.mounts {
-            mount.pool.tidy();
+            mount.dialer.tidy();
         }
     }
 }

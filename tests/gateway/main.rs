@@ -14,14 +14,18 @@
 )]
 
 mod advertised;
+mod behind_proxies;
+mod certificates;
 mod documents;
 mod edges;
+mod encryption;
 mod generations;
 mod guards;
 mod hostile;
 mod http1;
 mod person;
 mod proxying;
+mod reloading;
 mod setup;
 #[path = "../support/site.rs"]
 mod site;

@@ -1,0 +1,1 @@
+//! TLS and HTTP/2, towards clients and towards upstreams.
