@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use mcpgate::app::{self, Running};
 use mcpgate::config::{self, Config};
 use mcpgate::domain::clock::{Clock as _, SystemClock};
+use mcpgate::telemetry::lines::Lines;
 use mcpgate::{demo, identity};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -197,22 +198,25 @@ fn read_password() -> Result<Zeroizing<String>, String> {
 fn run(format: LogFormat, command: impl Future<Output = ExitCode>) -> ExitCode {
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("info,pingora_core=error,pingora_proxy=error,rmcp=warn"));
+    let lines = match Lines::to(std::io::stderr()) {
+        Ok(lines) => lines,
+        Err(error) => return failed(&format!("cannot start: {error}")),
+    };
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(lines.clone())
         .with_ansi(std::io::stderr().is_terminal());
     match format {
         LogFormat::Text => log.with_target(false).init(),
         LogFormat::Json => log.json().flatten_event(true).init(),
     }
     raise_file_limit();
-    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let ended = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(command),
-        Err(error) => {
-            eprintln!("mcpgate: cannot start: {error}");
-            ExitCode::from(FAILED)
-        }
-    }
+        Err(error) => failed(&format!("cannot start: {error}")),
+    };
+    lines.flush();
+    ended
 }
 
 async fn serve(config: Config, path: PathBuf, watch: bool) -> ExitCode {

@@ -7,6 +7,7 @@ use pingora::{Error, ErrorSource};
 use super::reply::{self, KEPT_BODY};
 use super::{Exchange, Gateway, bridge};
 use crate::telemetry::Outcome;
+use crate::telemetry::lines::ACCESS;
 
 impl Gateway {
     /// Counts and logs a request that has ended.
@@ -32,7 +33,7 @@ impl Gateway {
         let address = exchange.source.as_ref().map(|source| source.client);
         let address = address.or_else(|| bridge::peer_address(session));
         tracing::info!(
-            target: "mcpgate::access",
+            target: ACCESS,
             request_id = exchange.request_id.to_str().unwrap_or_default(),
             client_address = address.map(tracing::field::display),
             method = head.method.as_str(),

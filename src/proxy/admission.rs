@@ -56,12 +56,13 @@ impl Gateway {
             )
             .into()));
         }
-        let path = head.uri.path().to_owned();
-        if let Some((route, about)) = self.endpoints.route(&path) {
+        let path = head.uri.path();
+        if let Some((route, about)) = self.endpoints.route(path) {
+            let about = about.to_owned();
             // Boxed, because it is large and rare: whatever is awaited here is part of every request's own state.
-            return Box::pin(self.serve_endpoint(session, exchange, route, about)).await;
+            return Box::pin(self.serve_endpoint(session, exchange, route, &about)).await;
         }
-        let Some(index) = self.routes.find(&host, &path) else {
+        let Some(index) = self.routes.find(&host, path) else {
             return Ok(Err(crate::oauth::not_found().into()));
         };
         exchange.upstream = Some(index);

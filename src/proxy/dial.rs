@@ -94,13 +94,6 @@ impl Dialer {
 
     /// A connection: one that is there already, if that will do.
     pub(super) async fn open(&self, upstream: &Upstream, may_be_used: bool) -> pingora::Result<Line> {
-        let mut line = self.find_or_make(upstream, may_be_used).await?;
-        // An upstream that takes nothing of a body is as late as one that says nothing.
-        line.session.set_write_timeout(Some(upstream.limits.response_timeout));
-        Ok(line)
-    }
-
-    async fn find_or_make(&self, upstream: &Upstream, may_be_used: bool) -> pingora::Result<Line> {
         if may_be_used {
             if let Some(stream) = self.pool.take().await {
                 return Ok(Line::http1(stream, true));
