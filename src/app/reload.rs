@@ -1,11 +1,11 @@
 //! A new configuration in place of the one in force. It is read and made into a gateway beside the old one; then the two are
 //! exchanged at once. Requests that began under the old one end under it; what is remembered and counted goes on.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::remote;
-use crate::config::{self, Certificate, Config, Problems};
+use crate::config::{self, Certificate, Config, Problems, ReadFile};
 use crate::domain::clock::Clock;
 use crate::fetch;
 use crate::oauth::Endpoints;
@@ -65,7 +65,7 @@ impl Reloader {
     }
 
     /// Reads a file and puts it in force; says in the log what came of it. The files that it names, if they are known.
-    pub(super) async fn read(&self, path: &Path) -> Option<Vec<PathBuf>> {
+    pub(super) async fn read(&self, path: &Path) -> Option<Vec<ReadFile>> {
         let file = path.to_owned();
         // Reading may wait for a disk.
         let read = tokio::task::spawn_blocking(move || config::load(&file)).await;

@@ -220,7 +220,7 @@ async fn a_connection_without_a_header_and_one_of_a_stranger_are_closed() {
         answer_to(own, &with(b"PROXY TCP4 203.0.113.9 10.0.0.1 5432 443\r\n")).await,
         Some(200)
     );
-    let endless = [b"PROXY TCP4 ".as_slice(), &[b'1'; 100_000]].concat();
+    let endless = [b"PROXY TCP4 ".as_slice(), &vec![b'1'; 100_000]].concat();
     for bad in [
         request.clone(),
         with(b"PROXY TCP4 203.0.113.9 10.0.0.1 5432\r\n"),

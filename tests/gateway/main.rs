@@ -27,6 +27,7 @@ mod person;
 mod proxying;
 mod reloading;
 mod setup;
+mod signals;
 #[path = "../support/site.rs"]
 mod site;
 mod step_up;
