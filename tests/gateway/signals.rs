@@ -39,6 +39,10 @@ impl Program {
             });
             let file = directory.path().join("gateway.yaml");
             fs::write(&file, yaml(directory.path(), address, admin, upstream, "")).unwrap();
+            #[expect(
+                clippy::zombie_processes,
+                reason = "waited for below, or when the program is dropped"
+            )]
             let mut process = Command::new(env!("CARGO_BIN_EXE_mcpgate"))
                 .args(["serve", "-c"])
                 .arg(&file)
@@ -56,7 +60,6 @@ impl Program {
             }
             // What it says later goes nowhere, but must not stop it.
             std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
-            // Somebody else may have taken the port in the meantime.
             if line.contains("listening on") {
                 return Self {
                     process,
@@ -66,6 +69,8 @@ impl Program {
                     upstream,
                 };
             }
+            // Somebody else has taken the port in the meantime.
+            process.wait().unwrap();
         }
     }
 
