@@ -21,7 +21,7 @@ use super::reply::KEPT_BODY;
 use super::verdict::{BODY_TOO_LARGE, CLIENT_LATE, UPSTREAM_LATE, UPSTREAM_SWITCHED, UPSTREAM_UNAUTHORIZED};
 use super::watched::Watched;
 use super::wire::Wire;
-use super::{Exchange, Gateway, Mount, origin, route};
+use super::{Exchange, Gateway, Mount, origin, route, session, stream};
 use crate::config::Upstream;
 use crate::telemetry::Outcome;
 
@@ -29,12 +29,12 @@ use crate::telemetry::Outcome;
 const CLIENT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// An upstream, for one exchange.
-struct Server {
-    session: HttpSession,
+pub(super) struct Server {
+    pub(super) session: HttpSession,
     /// Whether its connection was used before, and may have been closed in the meantime.
     reused: bool,
     /// Whether all of the request is on its way.
-    complete: bool,
+    pub(super) complete: bool,
 }
 
 impl Gateway {
@@ -78,7 +78,12 @@ impl Gateway {
             .write_response_header(Box::new(response))
             .await
             .map_err(Error::into_down)?;
-        relay(session, deadline, upstream, &mut server).await?;
+        if exchange.stream.is_some() {
+            // Boxed, because most answers are none.
+            Box::pin(self.relay_events(session, exchange, deadline, upstream, &mut server)).await?;
+        } else {
+            relay(session, deadline, upstream, &mut server).await?;
+        }
         if let (HttpSession::H1(mut used), true) = (server.session, server.complete) {
             used.respect_keepalive();
             if let Some(stream) = used.reuse().await {
@@ -186,7 +191,8 @@ impl Gateway {
             return Err(Error::explain(ErrorType::InternalError, "a request without a permit"));
         };
         let asked = session.req_header();
-        let target = route::forwarded(upstream, &asked.uri);
+        let known = exchange.target.clone();
+        let target = known.unwrap_or_else(|| route::forwarded(upstream, &asked.uri));
         let source = exchange.source.as_ref();
         let none = HeaderValue::from_static("");
         let host = source
@@ -207,6 +213,10 @@ impl Gateway {
             &mount.authority,
             &arrival,
         )?;
+        exchange.name_session(&mut request)?;
+        if session::asks_for_a_stream(&request) {
+            request.remove_header(&header::ACCEPT_ENCODING);
+        }
         if server.is_http2() {
             request.remove_header(&header::TRANSFER_ENCODING);
             request.set_uri(absolute(upstream, &target)?);
@@ -237,6 +247,10 @@ impl Gateway {
             && response.remove_header(&header::TRANSFER_ENCODING).is_some()
         {
             session.set_keepalive(None);
+        }
+        self.bind_session(exchange, upstream, &mut response)?;
+        if is_stream {
+            stream::without_length(session, &mut response)?;
         }
         response.insert_header(REQUEST_ID, exchange.request_id.clone())?;
         let mut failed = None;
@@ -274,7 +288,7 @@ impl Server {
     }
 
     /// Whether the response is at its end, and not merely broken off.
-    fn is_done(&mut self) -> pingora::Result<bool> {
+    pub(super) fn is_done(&mut self) -> pingora::Result<bool> {
         match &mut self.session {
             HttpSession::H2(session) => session.check_response_end_or_error().map_err(Error::into_up),
             other => Ok(other.response_done()),
@@ -360,12 +374,12 @@ async fn pass(session: &mut ServerSession, deadline: &mut Deadline, chunk: Bytes
 }
 
 /// Waits for the client to go away, and lets go of what was held back for it.
-async fn read_on(session: &mut ServerSession) -> pingora::Result<Option<Bytes>> {
+pub(super) async fn read_on(session: &mut ServerSession) -> pingora::Result<Option<Bytes>> {
     hold(session, false);
     session.read_body_or_idle(true).await
 }
 
-fn hold(session: &ServerSession, held: bool) {
+pub(super) fn hold(session: &ServerSession, held: bool) {
     if let Some(connection) = Watched::under(session) {
         connection.hold(held);
     }
@@ -395,7 +409,7 @@ fn is_final(server: &Server) -> pingora::Result<bool> {
 
 /// The client has gone, or does what it may not.
 #[expect(clippy::unnecessary_box_returns, reason = "the engine's errors are boxed")]
-fn client_gone(heard: pingora::Result<Option<Bytes>>) -> Box<Error> {
+pub(super) fn client_gone(heard: pingora::Result<Option<Bytes>>) -> Box<Error> {
     match heard {
         Err(error) => error.into_down(),
         Ok(_) => Error::new(ErrorType::ConnectionClosed).into_down(),

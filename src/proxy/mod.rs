@@ -31,6 +31,9 @@ mod pool;
 mod proxy_header;
 mod reply;
 mod route;
+mod session;
+mod stream;
+mod tenure;
 mod verdict;
 mod watched;
 mod wire;
@@ -56,6 +59,8 @@ use self::listener::{InFlight, InFlightGuard};
 use self::origin::{Origin, Origins};
 use self::reply::Refusal;
 use self::route::Routes;
+use self::session::Known;
+use self::tenure::Tenures;
 use self::watched::Watched;
 use crate::config::Upstream;
 use crate::domain::rate::Rates;
@@ -67,13 +72,20 @@ pub struct Gateway {
     endpoints: Arc<Endpoints>,
     routes: Routes,
     bearer: Bearer,
-    /// By upstream and subject.
-    rates: Arc<Rates<(String, String)>>,
     /// By the listener's place in the configuration.
     entrances: Vec<Entrance>,
     /// By the upstream's place in the configuration.
     mounts: Vec<Mount>,
+    lasting: Lasting,
+}
+
+/// What outlives a configuration.
+#[derive(Clone, Default)]
+struct Lasting {
+    /// By upstream and subject.
+    rates: Arc<Rates<(String, String)>>,
     in_flight: InFlight,
+    tenures: Tenures,
 }
 
 /// What is worked out once for each upstream.
@@ -104,6 +116,10 @@ struct Exchange {
     upstream: Option<usize>,
     permit: Option<Arc<Permit>>,
     origin: Origin,
+    /// Its session, where sessions are bound.
+    session: Option<Box<Known>>,
+    /// Where at the upstream it goes, if that is not said by its path.
+    target: Option<String>,
     /// The beginning of the body, and whether it is the whole of it.
     body: Vec<Bytes>,
     body_length: u64,
@@ -119,7 +135,7 @@ impl Gateway {
     /// # Errors
     /// A sentence on what of the configuration cannot be put into practice.
     pub fn new(endpoints: Arc<Endpoints>) -> Result<Self, String> {
-        Self::over(endpoints, Arc::default(), InFlight::default())
+        Self::over(endpoints, Lasting::default())
     }
 
     /// The same under another configuration: what is counted goes on being counted.
@@ -127,14 +143,10 @@ impl Gateway {
     /// # Errors
     /// A sentence on what of the configuration cannot be put into practice.
     pub fn with(&self, endpoints: Arc<Endpoints>) -> Result<Self, String> {
-        Self::over(endpoints, Arc::clone(&self.rates), self.in_flight.clone())
+        Self::over(endpoints, self.lasting.clone())
     }
 
-    fn over(
-        endpoints: Arc<Endpoints>,
-        rates: Arc<Rates<(String, String)>>,
-        in_flight: InFlight,
-    ) -> Result<Self, String> {
+    fn over(endpoints: Arc<Endpoints>, lasting: Lasting) -> Result<Self, String> {
         let config = Arc::clone(&endpoints.config);
         let routes = Routes::new(&config);
         let own = routes.own_origins(config.public_url.scheme);
@@ -157,9 +169,8 @@ impl Gateway {
             endpoints,
             routes,
             bearer: Bearer::new(),
-            rates,
             mounts,
-            in_flight,
+            lasting,
         })
     }
 
@@ -182,7 +193,7 @@ impl Gateway {
             connection.begin();
         }
         deadline.rest();
-        let mut exchange = Exchange::new(self.in_flight.enter());
+        let mut exchange = Exchange::new(self.lasting.in_flight.enter());
         let result = self.answer_or_forward(session, &mut exchange, deadline).await;
         let end = match &result {
             Ok(()) => End::InOrder,
@@ -268,6 +279,8 @@ impl Exchange {
             upstream: None,
             permit: None,
             origin: Origin::None,
+            session: None,
+            target: None,
             body: Vec::new(),
             body_length: 0,
             body_complete: false,

@@ -19,16 +19,25 @@ mod certificates;
 mod documents;
 mod edges;
 mod encryption;
+mod faults;
+mod footprint;
 mod generations;
 mod guards;
 mod hostile;
 mod http1;
+mod mcp_server;
+#[path = "../support/memory.rs"]
+mod memory;
+mod misfortune;
 mod person;
 mod proxying;
 mod reloading;
+mod rudeness;
+mod sessions;
 mod setup;
 mod signals;
 #[path = "../support/site.rs"]
 mod site;
 mod step_up;
 mod stories;
+mod streams;
