@@ -55,7 +55,7 @@ impl Gateway {
         server: &mut Server,
     ) -> pingora::Result<()> {
         let mut passing = Passing::new(client, exchange, upstream, server);
-        let mut done = server.session.response_done();
+        let mut done = server.is_done()?;
         while !done {
             passing.set(deadline);
             let happened = tokio::select! {
@@ -68,7 +68,7 @@ impl Gateway {
             };
             match happened {
                 Happened::Chunk(chunk) => {
-                    done = chunk.is_none() || server.session.response_done();
+                    done = chunk.is_none() || server.is_done()?;
                     if let Some(chunk) = chunk.filter(|chunk| !chunk.is_empty()) {
                         let chunk = passing.hear(chunk);
                         let chunk = self.look_for_endpoint(&mut passing, client, exchange, upstream, chunk)?;
