@@ -25,7 +25,7 @@ import time
 import urllib.parse
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / os.environ.get("BENCH_PROFILE", "release")
 ROUNDS = int(os.environ.get("ROUNDS", "5"))
 SECONDS = int(os.environ.get("SECONDS_PER_ROUND", "4"))
 STREAMS = int(os.environ.get("STREAMS", "2000"))
@@ -123,7 +123,9 @@ class Person:
         return {
             "address": f"127.0.0.1:{self.port}", "authorize": "/authorize", "token": "/token", "register": "/register",
             "resource": f"http://127.0.0.1:{self.port}/mcp", "redirect": "https://client.example.com/callback",
-            "cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items()),
+            # The session alone: each of the 64 is a browser of its own, as the gateway lets one browser have 20 unfinished
+            # authorizations.
+            "cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items() if name != "oidc_login_prompt"),
             "client": self.client, "scope": "offline_access",
             "machine": {"client": "bench-machine", "secret": MACHINE_SECRET, "scope": ""},
         }
