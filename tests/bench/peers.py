@@ -7,9 +7,11 @@ import pathlib
 import re
 import secrets
 import subprocess
+import sys
 import time
 
 import stage
+import tools
 
 HERE = pathlib.Path(__file__).parent / "peers"
 BIN = stage.TARGET / "test-env" / "peers" / "bin"
@@ -36,8 +38,17 @@ class Peer:
         command = [str(part).format(config=paths.get(self.templates[0]) if self.templates else "", scratch=scratch) for part in self.command(values)]
         env = {name: value.format(scratch=scratch) for name, value in (self.env or {}).items()}
         child = stage.start(self.name, command, stage.PROXY_CORE, scratch, env)
-        for port in self.ports.values():
+        for variant, port in self.ports.items():
             stage.wait_for(port, child, scratch / f"{self.name}.log")
+            # Some listen before they know where to send a request. Who is to check a token has to refuse a wrong one.
+            deadline = time.monotonic() + 10
+            while tools.status(port, values["tokens"](variant)) != 200:
+                if time.monotonic() > deadline:
+                    sys.exit(f"{self.variants[variant]} does not answer as it should: {tools.status(port, values['tokens'](variant))}")
+                time.sleep(0.1)
+            refused = tools.status(port, "wrong")
+            if (refused == 200) != (variant == "plain"):
+                sys.exit(f"{self.variants[variant]} answers a wrong token with {refused}")
         return child
 
 

@@ -54,7 +54,7 @@ class Bench:
         self.web_token, keys = peers.json_web_token(scratch)
         self.values = {
             "UPSTREAM": self.upstream, "UPSTREAM_PORT": port, "JUDGE": self.upstream, "TOKEN": self.secret,
-            "FILES": self.files, "STREAMS": (self.files - SPARE) // 2, **keys,
+            "tokens": self.token_for, "FILES": self.files, "STREAMS": (self.files - SPARE) // 2, **keys,
         }
 
     def token_for(self, variant):

@@ -1,5 +1,6 @@
 """What makes the load, and what it says afterwards."""
 
+import http.client
 import json
 import re
 import subprocess
@@ -69,6 +70,16 @@ def h2load(url, token, seconds, scratch, protocol):
     if not count or any(map(int, errors)):
         sys.exit(f"the load met errors at {url}:\n{text}")
     return {"rate": float(re.search(r"([\d.]+) req/s", text).group(1)), "count": count}
+
+
+def status(port, token, body=CALL):
+    """Of one call."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("POST", "/mcp", body, {**MEDIA, "Authorization": f"Bearer {token}"})
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+    return answer.status
 
 
 def own(mode, port, path, token, *more):
