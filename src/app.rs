@@ -23,7 +23,7 @@ use crate::oauth::dpop::Proofs;
 use crate::oauth::keyring::Keyring;
 use crate::oauth::remote::Remote;
 use crate::proxy::Gateway;
-use crate::proxy::listener::Bound;
+use crate::proxy::listener::{Bound, Live};
 use crate::store::sled::{Observer, SledStore};
 use crate::store::{Store, StoreError};
 use crate::telemetry::{Metrics, MetricsError};
@@ -144,8 +144,8 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Sta
         tokio::spawn(keep_tidy(Arc::clone(&store), clock)),
     ];
     let addresses = bound.addresses();
-    let gateway = Gateway::new(Arc::clone(&endpoints));
-    let proxy = tokio::spawn(bound.serve(gateway, stopping, DRAIN_GRACE));
+    let live = Arc::new(Live::new(Gateway::new(Arc::clone(&endpoints))));
+    let proxy = tokio::spawn(bound.serve(live, stopping, DRAIN_GRACE));
     Ok(Running {
         addresses,
         admin,

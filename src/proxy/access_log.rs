@@ -1,7 +1,7 @@
 //! The end of a request: one metric, one line. Never a query, a body, a token or an e-mail address.
 
 use pingora::http::RequestHeader;
-use pingora::proxy::Session;
+use pingora::protocols::http::ServerSession as Session;
 use pingora::{Error, ErrorSource};
 
 use super::reply::{self, KEPT_BODY};
@@ -19,8 +19,7 @@ impl Gateway {
         let upstream = self.upstream(exchange);
         let method = rpc_method(head, exchange);
         if let Some((upstream, mount)) = upstream {
-            let broken = error.is_some_and(|error| *error.esource() == ErrorSource::Downstream)
-                && !exchange.watchdog.has_barked();
+            let broken = error.is_some_and(|error| *error.esource() == ErrorSource::Downstream);
             let outcome = match exchange.outcome {
                 Some(outcome @ (Outcome::Rejected | Outcome::UpstreamFailed)) => outcome,
                 _ if broken => Outcome::ClientGone,

@@ -4,8 +4,7 @@
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
-use pingora::protocols::http::ServerSession;
-use pingora::proxy::Session;
+use pingora::protocols::http::ServerSession as Session;
 
 use super::headers::REQUEST_ID;
 use super::origin::{self, Origin};
@@ -30,7 +29,7 @@ impl Gateway {
         exchange: &mut Exchange,
     ) -> pingora::Result<Result<Step, Refusal>> {
         let head = session.req_header();
-        let raw = raw_head(session.as_downstream());
+        let raw = raw_head(session);
         if let Err(refusal) = route::check_head(&head.method, &head.uri, &head.headers, raw.as_deref()) {
             return Ok(Err(refusal));
         }
@@ -202,9 +201,9 @@ impl Gateway {
 }
 
 /// The head as it came over the wire: HTTP/1 only.
-fn raw_head(session: &ServerSession) -> Option<Bytes> {
+fn raw_head(session: &Session) -> Option<Bytes> {
     match session {
-        ServerSession::H1(session) => Some(session.get_headers_raw_bytes()),
+        Session::H1(session) => Some(session.get_headers_raw_bytes()),
         _ => None,
     }
 }

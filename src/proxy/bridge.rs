@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderValue};
 use http::{Request, StatusCode};
 use pingora::http::ResponseHeader;
-use pingora::proxy::Session;
+use pingora::protocols::http::ServerSession as Session;
 
 use super::reply::{KEPT_BODY, Refusal};
 use crate::oauth::{Answer, MAX_BODY};
@@ -137,10 +137,9 @@ pub(super) async fn send(session: &mut Session, answer: Answer, close: bool) -> 
         session.set_keepalive(None);
     }
     let without_body = body.is_empty() || session.req_header().method == http::Method::HEAD;
-    session.write_response_header(Box::new(head), without_body).await?;
-    if !without_body {
-        session.write_response_body(Some(body), true).await?;
-    }
+    session.write_response_header(Box::new(head)).await?;
+    let body = if without_body { Bytes::new() } else { body };
+    session.write_response_body(body, true).await?;
     if !drained {
         drain(session, DRAIN_TIMEOUT).await;
     }

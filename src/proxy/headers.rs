@@ -66,6 +66,19 @@ const VALUE: &AsciiSet = &CONTROLS.add(b'%');
 /// The same where commas separate.
 const ITEM: &AsciiSet = &VALUE.add(b',');
 
+/// A name for a request: random, since it is compared with those of other gateways and of other days.
+pub(super) fn request_id() -> HeaderValue {
+    let mut text = [0; 32];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(rand::random::<[u8; 16]>()) {
+        let digit = |value: u8| match value {
+            0..10 => b'0' + value,
+            _ => b'a' + value - 10,
+        };
+        pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
+    }
+    HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("0"))
+}
+
 /// Which request headers an upstream never gets from a client.
 #[derive(Debug)]
 pub(super) struct Guarded(Vec<String>);

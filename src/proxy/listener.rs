@@ -1,5 +1,5 @@
-//! Accepting connections. The loop is our own, around pingora's HTTP engine: pingora's own server sleeps for fixed times when
-//! it stops, and cannot say which port it got.
+//! Accepting connections, and the requests on them. The loop is our own, around pingora's HTTP sessions: pingora's own server
+//! sleeps for fixed times when it stops, and cannot say which port it got.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,18 +7,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use pingora::apps::{HttpServerApp as _, ServerApp as _};
+use arc_swap::ArcSwap;
+use pingora::ErrorType;
 use pingora::listeners::tls::Acceptor;
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v2::server::{H2Accept, H2Options, HttpSession as Http2Session, handshake};
 use pingora::protocols::l4::stream::Stream as TcpLayer;
-use pingora::protocols::{GetSocketDigest as _, SocketDigest, Stream};
-use pingora::proxy::{HttpProxy, http_proxy};
-use pingora::server::configuration::ServerConf;
+use pingora::protocols::{ALPN, Digest, GetSocketDigest as _, SocketDigest, Stream};
 use std::os::fd::AsRawFd as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, watch};
 
-use super::Gateway;
-use super::watchdog::Watched;
+use super::deadline::Deadline;
+use super::watched::{Turn, Watched};
+use super::wire::Plain;
+use super::{End, Gateway};
 use crate::config::Listener;
 use crate::telemetry::Metrics;
 
@@ -28,8 +31,14 @@ const MAX_CONNECTIONS: usize = 30_000;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Rest after an accept that failed, so that running out of descriptors is not a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Idle connections kept to upstreams: fewer than the concurrency costs a third of the throughput.
-const UPSTREAM_POOL: usize = 1_024;
+/// How often idle connections to upstreams are looked over.
+const TIDY: Duration = Duration::from_secs(2);
+/// Most requests at once on one connection of HTTP/2.
+const MAX_STREAMS: u32 = 128;
+/// Largest head on such a connection, counted as HTTP/2 counts.
+const MAX_HEAD: u32 = 64 << 10;
+/// Malformed requests on one connection of HTTP/2, before it is closed.
+const MAX_MALFORMED: u32 = 16;
 
 /// Addresses that are listened on.
 pub struct Bound(Vec<(TcpListener, SocketAddr, Option<Acceptor>)>);
@@ -73,14 +82,11 @@ impl Bound {
 
     /// Serves until `stop` becomes true; then takes no more connections, lets requests in flight finish for at most `grace`,
     /// and returns as soon as there are none.
-    pub async fn serve(self, gateway: Gateway, stop: watch::Receiver<bool>, grace: Duration) {
-        let (in_flight, metrics) = (gateway.in_flight.clone(), Arc::clone(&gateway.endpoints.metrics));
-        let conf = ServerConf {
-            upstream_keepalive_pool_size: UPSTREAM_POOL,
-            max_retries: 1,
-            ..ServerConf::default()
+    pub async fn serve(self, live: Arc<Live>, mut stop: watch::Receiver<bool>, grace: Duration) {
+        let (in_flight, metrics) = {
+            let gateway = live.now();
+            (gateway.in_flight.clone(), Arc::clone(&gateway.endpoints.metrics))
         };
-        let proxy = Arc::new(http_proxy(&Arc::new(conf), gateway));
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         // When this goes, every connection that is left goes with it.
         let (stay, leave) = watch::channel(());
@@ -89,7 +95,7 @@ impl Bound {
             .into_iter()
             .map(|(socket, _, acceptor)| {
                 let connections = Connections {
-                    proxy: Arc::clone(&proxy),
+                    live: Arc::clone(&live),
                     stop: stop.clone(),
                     leave: leave.clone(),
                     places: Arc::clone(&places),
@@ -99,13 +105,19 @@ impl Bound {
                 tokio::spawn(connections.accept_from(socket))
             })
             .collect();
+        let mut tidy = tokio::time::interval(TIDY);
+        loop {
+            tokio::select! {
+                _ = tidy.tick() => live.now().tidy(),
+                // An error means that nobody can say stop any more.
+                _ = stop.wait_for(|stop| *stop) => break,
+            }
+        }
         for accepting in loops {
             if let Err(error) = accepting.await {
                 tracing::error!(%error, "an accept loop ended badly");
             }
         }
-        // Connections that wait for their next request are closed now.
-        proxy.http_cleanup().await;
         if tokio::time::timeout(grace, in_flight.none_left()).await.is_err() {
             tracing::warn!(
                 requests = in_flight.count(),
@@ -119,7 +131,7 @@ impl Bound {
 /// What an accept loop hands to each connection.
 #[derive(Clone)]
 struct Connections {
-    proxy: Arc<HttpProxy<Gateway>>,
+    live: Arc<Live>,
     stop: watch::Receiver<bool>,
     leave: watch::Receiver<()>,
     places: Arc<Semaphore>,
@@ -140,14 +152,9 @@ impl Connections {
             };
             match accepted {
                 Ok((stream, address)) => {
-                    let mut connection = self.clone();
+                    let connection = self.clone();
                     tokio::spawn(async move {
-                        let mut leave = connection.leave.clone();
-                        tokio::select! {
-                            () = connection.serve(stream, address) => {}
-                            // The sender is dropped, which is the signal.
-                            _ = leave.changed() => {}
-                        }
+                        connection.serve(stream, address).await;
                         drop(place);
                     });
                 }
@@ -159,27 +166,176 @@ impl Connections {
         }
     }
 
-    async fn serve(&mut self, stream: TcpStream, address: SocketAddr) {
+    async fn serve(mut self, socket: TcpStream, address: SocketAddr) {
         let _counted = self.metrics.connection();
-        // Small answers must not wait for each other; failing to say so only makes them slower.
-        let _ = stream.set_nodelay(true);
-        let mut layer = TcpLayer::from(stream);
-        let digest = SocketDigest::from_raw_fd(layer.as_raw_fd());
-        // The cell is new, so it is empty.
-        let _ = digest.peer_addr.set(Some(address.into()));
-        layer.set_socket_digest(digest);
         let stream: Stream = match &self.acceptor {
-            None => Box::new(layer),
-            Some(acceptor) => match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.tls_handshake(layer)).await {
-                Ok(Ok(stream)) => Box::new(stream),
-                Ok(Err(error)) => {
-                    tracing::debug!(%error, "a TLS handshake failed");
+            None => Box::new(Plain::new(socket)),
+            Some(acceptor) => {
+                // Small answers must not wait for each other; failing to say so only makes them slower.
+                let _ = socket.set_nodelay(true);
+                let mut layer = TcpLayer::from(socket);
+                let digest = SocketDigest::from_raw_fd(layer.as_raw_fd());
+                // The cell is new, so it is empty.
+                let _ = digest.peer_addr.set(Some(address.into()));
+                layer.set_socket_digest(digest);
+                match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.tls_handshake(layer)).await {
+                    Ok(Ok(stream)) => Box::new(stream),
+                    Ok(Err(error)) => {
+                        tracing::debug!(%error, "a TLS handshake failed");
+                        return;
+                    }
+                    Err(_) => return,
+                }
+            }
+        };
+        if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
+            Box::pin(self.serve_http2(stream)).await;
+        } else {
+            self.serve_http1(stream).await;
+        }
+    }
+
+    /// Serves one request after the other. A stop ends it between two of them, the end of the grace anywhere.
+    async fn serve_http1(&mut self, stream: Stream) {
+        let turn = Turn::default();
+        let stream: Stream = Box::new(Watched::new(stream, turn.clone()));
+        let stop = self.stop.clone();
+        let serving = serve_requests(&self.live, stream, &stop);
+        tokio::pin!(serving);
+        tokio::select! {
+            () = &mut serving => return,
+            _ = self.stop.wait_for(|stop| *stop) => {}
+        }
+        if turn.is_idle() {
+            return;
+        }
+        tokio::select! {
+            () = &mut serving => {}
+            // The sender is dropped, which is the signal.
+            _ = self.leave.changed() => {}
+        }
+    }
+
+    /// Serves the requests of one connection side by side.
+    async fn serve_http2(&mut self, stream: Stream) {
+        let digest = Arc::new(Digest {
+            ssl_digest: stream.get_ssl_digest(),
+            timing_digest: Vec::new(),
+            proxy_digest: None,
+            socket_digest: stream.get_socket_digest(),
+        });
+        let mut options = H2Options::new();
+        options
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_header_list_size(MAX_HEAD);
+        let mut connection = match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(stream, Some(options))).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "an HTTP/2 handshake failed");
+                return;
+            }
+            Err(_) => return,
+        };
+        let (mut malformed, mut stopping) = (0, false);
+        loop {
+            let accepted = tokio::select! {
+                accepted = Http2Session::from_h2_conn(&mut connection, Arc::clone(&digest)) => accepted,
+                _ = self.stop.wait_for(|stop| *stop), if !stopping => {
+                    // New requests go to another connection; those that are here are finished.
+                    connection.graceful_shutdown();
+                    stopping = true;
+                    continue;
+                }
+                _ = self.leave.changed() => return,
+            };
+            match accepted {
+                Ok(Some(H2Accept::Session(session))) => {
+                    let gateway = self.live.now();
+                    tokio::spawn(async move {
+                        let mut session = ServerSession::new_http2(session);
+                        match Box::pin(gateway.serve(&mut session, &mut Deadline::default())).await {
+                            End::InOrder => {
+                                if let Err(error) = session.finish().await {
+                                    tracing::debug!(%error, "an exchange did not end in order");
+                                }
+                            }
+                            End::Broken => session.shutdown().await,
+                        }
+                    });
+                }
+                Ok(Some(H2Accept::Rejected)) if malformed < MAX_MALFORMED => malformed += 1,
+                Ok(Some(H2Accept::Rejected) | None) => return,
+                Err(error) => {
+                    tracing::debug!(%error, "an HTTP/2 connection broke");
                     return;
                 }
-                Err(_) => return,
-            },
-        };
-        self.proxy.process_new(Box::new(Watched::new(stream)), &self.stop).await;
+            }
+        }
+    }
+}
+
+/// Serves the requests of one connection of HTTP/1.
+async fn serve_requests(live: &Live, stream: Stream, stop: &watch::Receiver<bool>) {
+    let mut deadline = Deadline::default();
+    let mut next = Some((stream, None));
+    while let Some((stream, prefix)) = next.take() {
+        let mut session = ServerSession::new_http1(stream);
+        // How long is waited for heads is the connection's business, and for bodies that of whoever reads them.
+        session.set_keepalive(Some(0));
+        session.set_read_timeout(None);
+        // A second request in the same packet is served after the first (RFC 9112 §9.3.2).
+        session.set_pipelining_enabled(true);
+        if let Some(prefix) = prefix {
+            session.set_pipelined_prefix(prefix);
+        }
+        match session.read_request().await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => {
+                tracing::debug!(%error, "a head could not be read");
+                if *error.etype() == ErrorType::InvalidHTTPHeader {
+                    // Whoever is gone already misses nothing.
+                    let _ = session.respond_error(400).await;
+                }
+                session.shutdown().await;
+                return;
+            }
+        }
+        if let End::Broken = live.now().serve(&mut session, &mut deadline).await {
+            session.shutdown().await;
+            return;
+        }
+        if *stop.borrow() {
+            session.set_keepalive(None);
+        }
+        match session.finish().await {
+            Ok(reusable) => next = reusable.map(|reusable| reusable.into_parts()),
+            Err(error) => tracing::debug!(%error, "an exchange did not end in order"),
+        }
+    }
+}
+
+// === impl Live ===
+
+/// The gateway that is in force. Requests that began under another one end under it.
+pub struct Live(ArcSwap<Gateway>);
+
+impl Live {
+    /// Begins with this one.
+    #[must_use]
+    pub fn new(gateway: Gateway) -> Self {
+        Self(ArcSwap::from_pointee(gateway))
+    }
+
+    /// Puts another in force, for every request that begins from now on.
+    pub fn replace(&self, gateway: Gateway) {
+        self.0.store(Arc::new(gateway));
+    }
+
+    /// The one in force now.
+    #[must_use]
+    pub fn now(&self) -> Arc<Gateway> {
+        self.0.load_full()
     }
 }
 

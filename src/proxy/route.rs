@@ -56,6 +56,9 @@ pub(super) fn check_head(method: &Method, uri: &Uri, headers: &HeaderMap, raw: O
             return bad("Content-Length is not one number");
         }
     }
+    if !options_are_plain(headers) {
+        return bad("Connection names what it may not");
+    }
     if let Some(authority) = uri.authority()
         && host(headers)? != authority.as_str().to_ascii_lowercase()
     {
@@ -63,6 +66,21 @@ pub(super) fn check_head(method: &Method, uri: &Uri, headers: &HeaderMap, raw: O
     }
     check_path(uri.path())
         .map_err(|description| Refusal::closing(StatusCode::BAD_REQUEST, "invalid_request", description))
+}
+
+/// Whether `Connection` holds names only, and none of a header that the request cannot do without (RFC 9110 §7.6.1).
+fn options_are_plain(headers: &HeaderMap) -> bool {
+    let needed = ["host", "content-length", "transfer-encoding"];
+    headers.get_all(header::CONNECTION).iter().all(|value| {
+        value.to_str().is_ok_and(|options| {
+            options.split(',').map(str::trim).all(|option| {
+                let token = option
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
+                token && !needed.iter().any(|name| option.eq_ignore_ascii_case(name))
+            })
+        })
+    })
 }
 
 /// Whether some line of the head ends in LF alone.

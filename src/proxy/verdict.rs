@@ -13,22 +13,16 @@ pub(super) const UPSTREAM_SWITCHED: ErrorType = ErrorType::new("upstream switche
 /// Marks a body that grew over its limit.
 pub(super) const BODY_TOO_LARGE: ErrorType = ErrorType::new("request body over the limit");
 
+/// A deadline passed, and it was the client that had more of its body to send.
+pub(super) const CLIENT_LATE: ErrorType = ErrorType::new("the client took too long");
+/// A deadline passed, and it was the upstream's turn.
+pub(super) const UPSTREAM_LATE: ErrorType = ErrorType::new("the upstream took too long");
+
 /// What is said of an error, if anybody is there to be told.
 pub(super) type Said = Option<(StatusCode, RpcError, &'static str)>;
 
-/// Whose turn it was when a deadline passed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Late {
-    /// Nobody's: none passed.
-    Nobody,
-    /// The client's, which had more of its body to send.
-    Client,
-    /// The upstream's.
-    Upstream,
-}
-
 /// What an error of the engine means: status, what to say, what to count. `None` if nobody is there to be told.
-pub(super) fn of(error: &Error, late: Late) -> (Said, Outcome, Option<UpstreamFailure>) {
+pub(super) fn of(error: &Error) -> (Said, Outcome, Option<UpstreamFailure>) {
     use ErrorType as E;
     let rejected = |status, code, message| (Some((status, code, message)), Outcome::Rejected, None);
     let stalled = rejected(
@@ -52,12 +46,9 @@ pub(super) fn of(error: &Error, late: Late) -> (Said, Outcome, Option<UpstreamFa
         Outcome::UpstreamFailed,
         Some(UpstreamFailure::Timeout),
     );
-    match late {
-        Late::Nobody => {}
-        Late::Client => return stalled,
-        Late::Upstream => return too_slow,
-    }
     match (error.etype(), error.esource()) {
+        (kind, _) if *kind == CLIENT_LATE => stalled,
+        (kind, _) if *kind == UPSTREAM_LATE => too_slow,
         (kind, _) if *kind == BODY_TOO_LARGE => rejected(
             StatusCode::PAYLOAD_TOO_LARGE,
             RpcError::BadRequest,

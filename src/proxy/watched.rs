@@ -1,35 +1,27 @@
-//! Time limits that the engine cannot express: until a response begins, and between two pieces of it.
-//!
-//! pingora has one read timeout for both, which would either cut silent event streams or never give up on a dead server.
-//! So the client's connection carries a deadline: while an exchange waits, the engine also waits to hear from the client,
-//! and once the deadline has passed that wait fails, which ends the exchange in order, with the client still there to be
-//! answered.
-//!
-//! The same wrapper sees to what happens outside exchanges, of which the engine tells nobody: a head that does not come or
-//! does not end, an idle connection, and the engine's own answer to a head that it cannot read.
+//! A client's connection, with what happens outside requests: a head that does not come or does not end, an idle
+//! connection, the next request that comes before its turn, and the answer to a head that the engine cannot read.
 
 use std::fmt;
-use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::BytesMut;
-use pingora::http::ResponseHeader;
+use pingora::protocols::http::ServerSession;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::tls::{SslDigest, TlsRef};
 use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
     UniqueID, UniqueIDType,
 };
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
-use tokio::time::Sleep;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-/// A head and a small body together, which is what most responses are.
-const WRITE_BUFFER: usize = 2048;
+use super::deadline::Deadline;
+use super::wire::Wire;
 
 /// Most of a head that is read before it is whole; above what `route` lets pass, so that an ordinary head that is too large
 /// gets its answer there.
@@ -44,26 +36,19 @@ const MAX_AHEAD: usize = 64 << 10;
 const LINGER_BYTES: usize = 1 << 20;
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The deadline of one connection.
+/// Where a connection is. Whoever stops the gateway has a look as well.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Watchdog(Arc<Mutex<State>>);
-
-#[derive(Debug, Default)]
-struct State {
-    deadline: Option<Instant>,
-    barked: bool,
-    phase: Phase,
-    /// Counts exchanges.
-    exchange: u64,
-}
+pub(super) struct Turn(Arc<AtomicU8>);
 
 /// What the bytes on a connection belong to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 enum Phase {
-    /// To no exchange yet: a head comes in, and an answer is the engine's own.
-    #[default]
-    Between,
-    /// A request's body may come in.
+    /// To nothing: none came since the last request.
+    Idle,
+    /// To a head. An answer is the engine's own.
+    Head,
+    /// To a request's body.
     Receiving,
     /// The request is whole: what comes now is the next one.
     Answering,
@@ -79,15 +64,13 @@ struct Head {
     since: Instant,
 }
 
-/// A client's connection under a watchdog.
+/// A client's connection.
 pub(super) struct Watched {
-    /// The engine writes a response in pieces; without a buffer each would be a system call of its own, at half the
-    /// throughput.
-    inner: BufWriter<Stream>,
-    watchdog: Watchdog,
-    /// Sleeps until some deadline; it may be one that was moved on since.
-    sleep: Option<Pin<Box<Sleep>>>,
-    digest: Option<Arc<ProxyDigest>>,
+    inner: Wire,
+    turn: Turn,
+    /// Counts exchanges.
+    exchange: AtomicU64,
+    deadline: Deadline,
     head: Head,
     /// What was read before its time.
     ahead: BytesMut,
@@ -109,79 +92,38 @@ enum Parting {
     Lingering(Instant, usize),
 }
 
-// === impl Watchdog ===
+// === impl Turn ===
 
-impl Watchdog {
-    /// The watchdog of a session's connection.
-    pub(super) fn of(digest: Option<&pingora::protocols::Digest>) -> Self {
-        digest
-            .and_then(|digest| digest.proxy_digest.as_ref())
-            .and_then(|digest| digest.user_data.as_ref())
-            .and_then(|data| data.downcast_ref::<Self>())
-            .cloned()
-            .unwrap_or_default()
+impl Turn {
+    /// Whether nothing of a request is there yet.
+    pub(super) fn is_idle(&self) -> bool {
+        self.phase() == Phase::Idle
     }
 
-    /// An exchange begins.
-    pub(super) fn begin(&self) {
-        self.change(|state| {
-            *state = State {
-                phase: Phase::Receiving,
-                exchange: state.exchange.wrapping_add(1),
-                ..State::default()
-            };
-        });
+    fn phase(&self) -> Phase {
+        match self.0.load(Ordering::Acquire) {
+            0 => Phase::Idle,
+            1 => Phase::Head,
+            2 => Phase::Receiving,
+            _ => Phase::Answering,
+        }
     }
 
-    /// The exchange's request is whole.
-    pub(super) fn is_whole(&self) {
-        self.change(|state| state.phase = Phase::Answering);
-    }
-
-    /// The exchange is over.
-    pub(super) fn end(&self) {
-        self.change(|state| {
-            state.phase = Phase::Between;
-            (state.deadline, state.barked) = (None, false);
-        });
-    }
-
-    /// Something has to happen within this time.
-    pub(super) fn expect_within(&self, time: Duration) {
-        let deadline = Instant::now() + time;
-        self.change(|state| (state.deadline, state.barked) = (Some(deadline), false));
-    }
-
-    /// Nothing is waited for.
-    pub(super) fn rest(&self) {
-        self.change(|state| (state.deadline, state.barked) = (None, false));
-    }
-
-    /// Whether the deadline passed in this exchange.
-    pub(super) fn has_barked(&self) -> bool {
-        self.change(|state| state.barked)
-    }
-
-    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    fn set(&self, phase: Phase) {
+        self.0.store(phase as u8, Ordering::Release);
     }
 }
 
 // === impl Watched ===
 
 impl Watched {
-    /// Puts a connection under a watchdog.
-    pub(super) fn new(inner: Stream) -> Self {
-        let watchdog = Watchdog::default();
-        // The engine hands this record to every request of the connection; the response in it is of no meaning here.
-        let digest = ResponseHeader::build(200, Some(0))
-            .ok()
-            .map(|response| Arc::new(ProxyDigest::new(Box::new(response), Some(Box::new(watchdog.clone())))));
+    /// Over a client's connection.
+    pub(super) fn new(inner: Stream, turn: Turn) -> Self {
         Self {
-            inner: BufWriter::with_capacity(WRITE_BUFFER, inner),
-            watchdog,
-            sleep: None,
-            digest,
+            inner: Wire::new(inner),
+            turn,
+            exchange: AtomicU64::new(0),
+            deadline: Deadline::default(),
             head: Head {
                 after: 0,
                 bytes: 0,
@@ -192,48 +134,41 @@ impl Watched {
         }
     }
 
-    /// Whether this time has come; if not, this task is woken then.
-    fn poll_until(&mut self, context: &mut Context<'_>, deadline: Instant) -> bool {
-        loop {
-            let wake_at = tokio::time::Instant::from_std(deadline);
-            let sleep = self
-                .sleep
-                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(wake_at)));
-            // A sleep that ends earlier is left alone: to move it with every request would cost more than to wake once for nothing.
-            if sleep.deadline() > wake_at {
-                sleep.as_mut().reset(wake_at);
-            }
-            if sleep.as_mut().poll(context).is_pending() {
-                return false;
-            }
-            if Instant::now() >= deadline {
-                self.sleep = None;
-                return true;
-            }
-            sleep.as_mut().reset(wake_at);
-        }
+    /// The connection of a session; none where the session has only a stream of one.
+    pub(super) fn under(session: &ServerSession) -> Option<&Self> {
+        session.stream()?.as_any().downcast_ref()
     }
 
-    /// Whether the exchange's deadline has passed.
-    fn poll_deadline(&mut self, context: &mut Context<'_>) -> bool {
-        let Some(deadline) = self.watchdog.change(|state| state.deadline) else {
-            return false;
-        };
-        let late = self.poll_until(context, deadline);
-        if late {
-            self.watchdog
-                .change(|state| (state.deadline, state.barked) = (None, true));
-        }
-        late
+    /// An exchange begins.
+    pub(super) fn begin(&self) {
+        self.turn.set(Phase::Receiving);
+        self.exchange.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The exchange's request is whole.
+    pub(super) fn is_whole(&self) {
+        self.turn.set(Phase::Answering);
+    }
+
+    /// The exchange is over.
+    pub(super) fn end(&self) {
+        self.turn.set(Phase::Idle);
+    }
+
+    /// While it is held, flushing does nothing.
+    pub(super) fn hold(&self, held: bool) {
+        self.inner.hold(held);
+    }
+
+    /// Whether this time has come; if not, this task is woken then.
+    fn poll_until(&mut self, context: &mut Context<'_>, deadline: Instant) -> bool {
+        self.deadline.expect_by(deadline);
+        self.deadline.poll_passed(context).is_ready()
     }
 
     /// Reads a head, for as long and as far as that is reasonable.
-    fn poll_head(
-        &mut self,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-        exchange: u64,
-    ) -> Poll<io::Result<()>> {
+    fn poll_head(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let exchange = self.exchange.load(Ordering::Relaxed);
         if self.head.after != exchange {
             self.head = Head {
                 after: exchange,
@@ -250,6 +185,7 @@ impl Watched {
         let came = buffer.filled().len() - before;
         if came > 0 && self.head.bytes == 0 {
             self.head.since = Instant::now();
+            self.turn.set(Phase::Head);
         }
         self.head.bytes += came;
         let patience = if self.head.bytes == 0 {
@@ -269,6 +205,8 @@ impl Watched {
     /// Keeps what comes before its time, so that the engine neither takes it for an error nor stops to see that a client
     /// has gone: it hears of the end only.
     fn poll_ahead(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Whoever listens to the client has nothing to add to what was written.
+        self.inner.push_out(context)?;
         loop {
             if self.ahead.len() > MAX_AHEAD {
                 return Poll::Ready(Err(io::Error::other("more requests than can be kept")));
@@ -341,28 +279,27 @@ impl AsyncRead for Watched {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let (phase, exchange) = self.watchdog.change(|state| (state.phase, state.exchange));
+        let phase = self.turn.phase();
         if phase != Phase::Answering && !self.ahead.is_empty() {
+            if phase == Phase::Idle {
+                self.turn.set(Phase::Head);
+            }
             let length = self.ahead.len().min(buffer.remaining());
             buffer.put_slice(&self.ahead.split_to(length));
             return Poll::Ready(Ok(()));
         }
-        let read = match phase {
-            Phase::Between => return self.poll_head(context, buffer, exchange),
+        match phase {
+            Phase::Idle | Phase::Head => self.poll_head(context, buffer),
             Phase::Receiving => Pin::new(&mut self.inner).poll_read(context, buffer),
             Phase::Answering => self.poll_ahead(context),
-        };
-        if read.is_pending() && self.poll_deadline(context) {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the deadline has passed")));
         }
-        read
     }
 }
 
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         // A response that belongs to no exchange is the engine's: it names the engine and has no body.
-        if bytes.starts_with(b"HTTP/1.") && self.watchdog.change(|state| state.phase == Phase::Between) {
+        if bytes.starts_with(b"HTTP/1.") && matches!(self.turn.phase(), Phase::Idle | Phase::Head) {
             let (status, description) = match bytes.get(9..12) {
                 Some(b"405") => ("405 Method Not Allowed", "this method is not allowed"),
                 _ => (
@@ -386,18 +323,6 @@ impl AsyncWrite for Watched {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_part(context)
     }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(context, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
 }
 
 impl fmt::Debug for Watched {
@@ -418,45 +343,45 @@ impl Shutdown for Watched {
 
 impl UniqueID for Watched {
     fn id(&self) -> UniqueIDType {
-        self.inner.get_ref().id()
+        self.inner.id()
     }
 }
 
 impl Ssl for Watched {
     fn get_ssl(&self) -> Option<&TlsRef> {
-        self.inner.get_ref().get_ssl()
+        self.inner.get_ssl()
     }
 
     fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        self.inner.get_ref().get_ssl_digest()
+        self.inner.get_ssl_digest()
     }
 
     fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.inner.get_ref().selected_alpn_proto()
+        self.inner.selected_alpn_proto()
     }
 }
 
 impl GetTimingDigest for Watched {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        self.inner.get_ref().get_timing_digest()
+        self.inner.get_timing_digest()
     }
 }
 
 impl GetProxyDigest for Watched {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.digest.clone()
+        None
     }
 }
 
 impl GetSocketDigest for Watched {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.inner.get_ref().get_socket_digest()
+        self.inner.get_socket_digest()
     }
 }
 
 #[async_trait]
 impl Peek for Watched {
     async fn try_peek(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
-        self.inner.get_mut().try_peek(buffer).await
+        self.inner.try_peek(buffer).await
     }
 }

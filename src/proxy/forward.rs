@@ -1,0 +1,390 @@
+//! From a permit to the end of a response: connect, send the request, pass on what comes back.
+//!
+//! pingora's own proxy does this with two tasks and channels between them, for every request; here it is one loop that
+//! waits for whichever comes first: a piece from the upstream, the client going away, a deadline.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Method, StatusCode, Version};
+use pingora::connectors::TransportConnector;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::prelude::HttpPeer;
+use pingora::protocols::TcpKeepalive;
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::client::HttpSession;
+use pingora::protocols::http::v1::client::HttpSession as Http1Session;
+use pingora::{BError, Error, ErrorType, RetryType};
+
+use super::deadline::Deadline;
+use super::headers::{self, Arrival, REQUEST_ID};
+use super::reply::KEPT_BODY;
+use super::verdict::{BODY_TOO_LARGE, CLIENT_LATE, UPSTREAM_LATE, UPSTREAM_SWITCHED, UPSTREAM_UNAUTHORIZED};
+use super::watched::Watched;
+use super::wire::Wire;
+use super::{Exchange, Gateway, Mount, bridge, origin, pool, route};
+use crate::config::Upstream;
+use crate::telemetry::Outcome;
+
+/// A silent connection to an upstream is probed this often, so that a host that vanished does not keep streams for ever.
+const PROBE: Duration = Duration::from_secs(30);
+/// A client that takes nothing of an answer for so long is gone, whatever its system says.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A connection to an upstream, for one exchange.
+struct Server {
+    session: HttpSession,
+    /// Whether it was used before, and may have been closed in the meantime.
+    reused: bool,
+    /// Whether all of the request is on its way.
+    complete: bool,
+}
+
+impl Gateway {
+    /// Sends a request to the upstream of its permit and passes the response on.
+    pub(super) async fn forward(
+        &self,
+        session: &mut ServerSession,
+        exchange: &mut Exchange,
+        deadline: &mut Deadline,
+    ) -> pingora::Result<()> {
+        let permitted = exchange.permit.as_ref().map(|permit| permit.upstream());
+        let known =
+            permitted.and_then(|index| Some((self.endpoints.config.upstreams.get(index)?, self.mounts.get(index)?)));
+        let (upstream, mount) =
+            known.ok_or_else(|| Error::explain(ErrorType::InternalError, "a request without a permit"))?;
+        session.set_write_timeout(Some(CLIENT_PATIENCE));
+        let mut server = self.open(upstream, mount, true).await?;
+        let begun = match self
+            .begin(session, exchange, deadline, upstream, mount, &mut server)
+            .await
+        {
+            // The connection was closed just when it was taken. Nothing was heard, and to ask again changes nothing.
+            Err(error) if server.reused && error.retry == RetryType::ReusedOnly && may_be_repeated(session) => {
+                server = Box::pin(self.open(upstream, mount, false)).await?;
+                self.begin(session, exchange, deadline, upstream, mount, &mut server)
+                    .await
+            }
+            begun => begun,
+        };
+        begun?;
+        let response = server
+            .session
+            .response_header()
+            .cloned()
+            .ok_or_else(|| Error::explain(ErrorType::InternalError, "a response without a head"))?;
+        let response = self.response(session, exchange, response, upstream, mount)?;
+        // A head that is followed at once by what it announces goes out with it.
+        hold(session, true);
+        session
+            .write_response_header(Box::new(response))
+            .await
+            .map_err(Error::into_down)?;
+        relay(session, deadline, upstream, &mut server).await?;
+        if let (HttpSession::H1(mut used), true) = (server.session, server.complete) {
+            used.respect_keepalive();
+            if let Some(stream) = used.reuse().await {
+                mount.pool.put(stream);
+            }
+        }
+        Ok(())
+    }
+
+    /// A connection to an upstream: one that is there already, if that will do.
+    async fn open(&self, upstream: &Upstream, mount: &Mount, may_be_used: bool) -> pingora::Result<Server> {
+        let reused = if may_be_used { mount.pool.take().await } else { None };
+        let (stream, reused) = match reused {
+            Some(stream) => (stream, true),
+            // Boxed, because it is rare.
+            None => (Box::pin(self.connect(upstream, mount)).await?, false),
+        };
+        let mut session = Http1Session::new(stream);
+        // An upstream that takes nothing of a body is as late as one that says nothing.
+        session.write_timeout = Some(upstream.limits.response_timeout);
+        Ok(Server {
+            session: HttpSession::H1(session),
+            reused,
+            complete: false,
+        })
+    }
+
+    async fn connect(&self, upstream: &Upstream, mount: &Mount) -> pingora::Result<pingora::protocols::Stream> {
+        let within = upstream.limits.connect_timeout;
+        let address = mount.place.find(within).await?;
+        let keepalive = TcpKeepalive {
+            idle: PROBE,
+            interval: PROBE,
+            count: 4,
+            user_timeout: upstream.limits.response_timeout,
+        };
+        let connected = if upstream.url.tls {
+            let mut peer = HttpPeer::new(address, true, upstream.url.host.clone());
+            peer.options.connection_timeout = Some(within);
+            peer.options.total_connection_timeout = Some(within);
+            peer.options.tcp_keepalive = Some(keepalive);
+            let connected = self.connector.new_stream(&peer).await;
+            connected.map(|stream| Box::new(Wire::new(stream)) as pingora::protocols::Stream)
+        } else {
+            pool::connect(address, within, &keepalive).await
+        };
+        connected.map_err(|error| {
+            mount.place.try_next();
+            error.into_up()
+        })
+    }
+
+    /// Sends the request and waits for the head of the response.
+    async fn begin(
+        &self,
+        session: &mut ServerSession,
+        exchange: &mut Exchange,
+        deadline: &mut Deadline,
+        upstream: &Upstream,
+        mount: &Mount,
+        server: &mut Server,
+    ) -> pingora::Result<()> {
+        let request = self.request(session, exchange, upstream, mount)?;
+        let body_follows = !session.is_body_done();
+        if let Some(wire) = server.session.stream().and_then(Wire::under) {
+            wire.hold(body_follows);
+        }
+        server
+            .session
+            .write_request_header(Box::new(request))
+            .await
+            .map_err(Error::into_up)?;
+        if let Some(wire) = server.session.stream().and_then(Wire::under) {
+            wire.hold(false);
+        }
+        deadline.expect_within(upstream.limits.response_timeout);
+        let mut answered = false;
+        while !answered && !session.is_body_done() {
+            tokio::select! {
+                biased;
+                chunk = session.read_body_or_idle(false) => {
+                    let Some(chunk) = chunk.map_err(Error::into_down)? else { continue };
+                    exchange.keep(&chunk);
+                    if exchange.body_length > upstream.limits.body {
+                        return Err(Error::new(BODY_TOO_LARGE).into_down());
+                    }
+                    let last = session.is_body_done();
+                    if let Err(error) = server.session.write_request_body(chunk, last).await {
+                        // It may have answered before it closed.
+                        tracing::debug!(%error, "an upstream takes no more of a body");
+                        return head_of(server, deadline).await.map_err(|_| error.into_up());
+                    }
+                    // Time that the client takes to send is not the upstream's.
+                    deadline.expect_within(upstream.limits.response_timeout);
+                }
+                head = server.session.read_response_header() => {
+                    head.map_err(Error::into_up)?;
+                    answered = is_final(server)?;
+                }
+                () = deadline.passed() => return Err(Error::new(CLIENT_LATE)),
+            }
+        }
+        if session.is_body_done() {
+            exchange.body_complete = true;
+            if let Some(connection) = Watched::under(session) {
+                connection.is_whole();
+            }
+            if !answered {
+                server.session.finish_request_body().await.map_err(Error::into_up)?;
+                server.complete = true;
+            }
+        }
+        while !answered {
+            tokio::select! {
+                biased;
+                head = server.session.read_response_header() => {
+                    head.map_err(Error::into_up)?;
+                    answered = is_final(server)?;
+                }
+                gone = session.read_body_or_idle(true) => return Err(client_gone(gone)),
+                () = deadline.passed() => return Err(Error::new(UPSTREAM_LATE)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The request as the upstream gets it.
+    fn request(
+        &self,
+        session: &mut ServerSession,
+        exchange: &Exchange,
+        upstream: &Upstream,
+        mount: &Mount,
+    ) -> pingora::Result<RequestHeader> {
+        let Some(permit) = &exchange.permit else {
+            return Err(Error::explain(ErrorType::InternalError, "a request without a permit"));
+        };
+        let mut request = session.req_header().clone();
+        let target = route::forwarded(upstream, &request.uri);
+        request.set_raw_path(target.as_bytes())?;
+        request.set_version(Version::HTTP_11);
+        let host = request
+            .headers
+            .get(header::HOST)
+            .cloned()
+            .unwrap_or_else(|| HeaderValue::from_static(""));
+        let arrival = Arrival {
+            address: bridge::peer_address(session),
+            host: &host,
+            scheme: self.endpoints.config.public_url.scheme,
+            request_id: &exchange.request_id,
+        };
+        headers::prepare(
+            &mut request,
+            &mount.guarded,
+            &permit.identity,
+            upstream,
+            &mount.authority,
+            &arrival,
+        )?;
+        // HTTP/2 needs neither a length nor chunks to frame a body.
+        if session.is_http2() && !session.is_body_empty() && !request.headers.contains_key(header::CONTENT_LENGTH) {
+            request.insert_header(header::TRANSFER_ENCODING, "chunked")?;
+        }
+        Ok(request)
+    }
+
+    /// The head of the response as the client gets it.
+    fn response(
+        &self,
+        session: &mut ServerSession,
+        exchange: &mut Exchange,
+        mut response: ResponseHeader,
+        upstream: &Upstream,
+        mount: &Mount,
+    ) -> pingora::Result<ResponseHeader> {
+        if response.status == StatusCode::UNAUTHORIZED {
+            return Err(Error::new(UPSTREAM_UNAUTHORIZED).into_up());
+        }
+        // HTTP/1.0 knows no chunks: the end of the connection is the end of the body (RFC 9112 §6.3).
+        if session.req_header().version < Version::HTTP_11
+            && response.remove_header(&header::TRANSFER_ENCODING).is_some()
+        {
+            session.set_keepalive(None);
+        }
+        let is_stream = headers::clean_response(&mut response, &mount.hidden, &self.endpoints.config, upstream)?;
+        response.insert_header(REQUEST_ID, exchange.request_id.clone())?;
+        let mut failed = None;
+        origin::cors(&exchange.origin, |name, value| {
+            failed = if name == header::VARY {
+                response.append_header(name, value).err()
+            } else {
+                response.insert_header(name, value).err()
+            };
+        });
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        exchange.outcome = Some(match response.status.as_u16() {
+            0..400 => Outcome::Ok,
+            400..500 => Outcome::UpstreamClientError,
+            _ => Outcome::UpstreamServerError,
+        });
+        exchange.stream = is_stream.then(|| mount.metrics.stream());
+        Ok(response)
+    }
+}
+
+impl Exchange {
+    /// Keeps the beginning of the body.
+    fn keep(&mut self, chunk: &Bytes) {
+        if !chunk.is_empty() && self.body_length <= KEPT_BODY as u64 {
+            self.body.push(chunk.clone());
+        }
+        self.body_length += chunk.len() as u64;
+    }
+}
+
+/// Passes the body of a response on, piece by piece as it comes.
+async fn relay(
+    session: &mut ServerSession,
+    deadline: &mut Deadline,
+    upstream: &Upstream,
+    server: &mut Server,
+) -> pingora::Result<()> {
+    let idle = upstream.limits.idle_stream;
+    let mut done = server.session.response_done();
+    deadline.rest();
+    while !done {
+        if let Some(idle) = idle {
+            deadline.expect_within(idle);
+        }
+        let chunk = tokio::select! {
+            biased;
+            chunk = server.session.read_response_body() => chunk.map_err(Error::into_up)?,
+            // Nothing more is here now, so that what is there goes out.
+            gone = read_on(session) => return Err(client_gone(gone)),
+            () = deadline.passed() => return Err(Error::new(UPSTREAM_LATE)),
+        };
+        done = chunk.is_none() || server.session.response_done();
+        if let Some(chunk) = chunk {
+            session
+                .write_response_body(chunk, false)
+                .await
+                .map_err(Error::into_down)?;
+        }
+    }
+    hold(session, false);
+    session
+        .write_response_body(Bytes::new(), true)
+        .await
+        .map_err(Error::into_down)
+}
+
+/// Waits for the client to go away, and lets go of what was held back for it.
+async fn read_on(session: &mut ServerSession) -> pingora::Result<Option<Bytes>> {
+    hold(session, false);
+    session.read_body_or_idle(true).await
+}
+
+fn hold(session: &ServerSession, held: bool) {
+    if let Some(connection) = Watched::under(session) {
+        connection.hold(held);
+    }
+}
+
+/// What is said by an upstream that takes no more of a request.
+async fn head_of(server: &mut Server, deadline: &mut Deadline) -> pingora::Result<()> {
+    loop {
+        tokio::select! {
+            head = server.session.read_response_header() => head.map_err(Error::into_up)?,
+            () = deadline.passed() => return Err(Error::new(UPSTREAM_LATE)),
+        }
+        if is_final(server)? {
+            return Ok(());
+        }
+    }
+}
+
+/// Whether the head that was read is the answer; interim ones are not passed on.
+fn is_final(server: &Server) -> pingora::Result<bool> {
+    match server.session.response_header().map(|response| response.status) {
+        Some(StatusCode::SWITCHING_PROTOCOLS) => Err(Error::new(UPSTREAM_SWITCHED).into_up()),
+        Some(status) => Ok(!status.is_informational()),
+        None => Ok(false),
+    }
+}
+
+/// The client has gone, or does what it may not.
+fn client_gone(heard: pingora::Result<Option<Bytes>>) -> BError {
+    match heard {
+        Err(error) => error.into_down(),
+        Ok(_) => Error::new(ErrorType::ConnectionClosed).into_down(),
+    }
+}
+
+/// Whether to ask twice is the same as to ask once (RFC 9110 §9.2.2), and nothing of the request is gone.
+fn may_be_repeated(session: &mut ServerSession) -> bool {
+    matches!(session.req_header().method, Method::GET | Method::HEAD) && session.is_body_empty()
+}
+
+/// Makes encrypted connections to upstreams.
+pub(super) fn connector() -> Arc<TransportConnector> {
+    Arc::new(TransportConnector::new(None))
+}
