@@ -73,7 +73,8 @@ def measure(at, load, seconds, scratch, files):
         case "cold" | "warm":
             return tools.wrk(plain, files[load], seconds, scratch)
         case "tls":
-            return tools.wrk(secure, at.token, seconds, scratch)
+            # It serves the host of its public URL alone.
+            return tools.wrk(secure, at.token, seconds, scratch, headers={"Host": f"127.0.0.1:{at.port}"})
         case "h1" | "h2":
-            return tools.h2load(secure, at.token, seconds, scratch, load)
+            return tools.h2load(plain.replace("http:", "https:"), at.token, seconds, scratch, load, at.tls_port)
     raise ValueError(load)

@@ -55,7 +55,11 @@ class Gateway:
     def problem(self, scratch):
         """What `mcpgate check` has against the configuration: a feature that this program does not know."""
         done = subprocess.run([PROGRAM, "check", "-c", self.write(scratch)], capture_output=True, text=True)
-        return None if done.returncode == 0 else " ".join((done.stdout + done.stderr).split())
+        if done.returncode == 0:
+            return None
+        # Without the file's name, and without the list of what is known.
+        lines = [line.replace(f"{self.path}:", "line ").split("; known here")[0] for line in (done.stdout + done.stderr).splitlines()]
+        return "; ".join(line.strip() for line in lines if line.strip())
 
     def start(self, scratch, sign_in=True):
         command = [PROGRAM, "serve", "-c", self.write(scratch)]

@@ -80,12 +80,10 @@ def envoy_binary():
 
 
 def all_peers():
-    nginx = stage.find("nginx", "/usr/sbin")
-    haproxy = stage.find("haproxy", "/usr/sbin")
     single = {"GOMAXPROCS": "1"}
     peers = [
-        Peer("nginx", lambda _: [nginx, "-c", "{config}", "-p", "{scratch}"], {"plain": "nginx", "table": "nginx, a table of tokens", "auth-request": "nginx `auth_request`"}, templates=("nginx.conf",)),
-        Peer("haproxy", lambda _: [haproxy, "-db", "-f", "{config}"], {"plain": "HAProxy", "jwt": "HAProxy `jwt_verify`"}, templates=("haproxy.cfg",)),
+        Peer("nginx", lambda _: [stage.find("nginx", "/usr/sbin"), "-c", "{config}", "-p", "{scratch}"], {"plain": "nginx", "table": "nginx, a table of tokens", "auth-request": "nginx `auth_request`"}, templates=("nginx.conf",)),
+        Peer("haproxy", lambda _: [stage.find("haproxy", "/usr/sbin"), "-db", "-f", "{config}"], {"plain": "HAProxy", "jwt": "HAProxy `jwt_verify`"}, templates=("haproxy.cfg",)),
         Peer(
             "envoy",
             lambda _: [envoy_binary(), "-c", "{config}", "--concurrency", "1", "-l", "error", "--disable-hot-restart"],

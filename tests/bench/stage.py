@@ -48,7 +48,7 @@ def stop(child):
     if child.poll() is None:
         child.terminate()
         try:
-            child.wait(30)
+            child.wait(5)
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()

@@ -56,11 +56,11 @@ def wrk(url, tokens, seconds, scratch, connections=64, body=CALL, headers=None):
     }
 
 
-def h2load(url, token, seconds, scratch, protocol):
+def h2load(url, token, seconds, scratch, protocol, port):
     """The same load in HTTP/1.1 or HTTP/2: 64 connections, one request at a time on each."""
     body = scratch / "call.json"
     body.write_text(CALL)
-    command = ["taskset", "-c", str(stage.LOAD_CORE), "h2load", "-t1", "-c64", "-m1", f"-D{seconds}", "--warm-up-time=1", "-d", body]
+    command = ["taskset", "-c", str(stage.LOAD_CORE), "h2load", "-t1", "-c64", "-m1", f"-D{seconds}", "-d", body, f"--connect-to=127.0.0.1:{port}"]
     command += ["--h1"] if protocol == "h1" else []
     for name, value in {**MEDIA, "Authorization": f"Bearer {token}"}.items():
         command += ["-H", f"{name}: {value}"]
