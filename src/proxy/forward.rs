@@ -16,7 +16,7 @@ use pingora::protocols::TcpKeepalive;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::client::HttpSession;
 use pingora::protocols::http::v1::client::HttpSession as Http1Session;
-use pingora::{BError, Error, ErrorType, RetryType};
+use pingora::{Error, ErrorType, RetryType};
 
 use super::deadline::Deadline;
 use super::headers::{self, Arrival, REQUEST_ID};
@@ -372,7 +372,8 @@ fn is_final(server: &Server) -> pingora::Result<bool> {
 }
 
 /// The client has gone, or does what it may not.
-fn client_gone(heard: pingora::Result<Option<Bytes>>) -> BError {
+#[expect(clippy::unnecessary_box_returns, reason = "the engine's errors are boxed")]
+fn client_gone(heard: pingora::Result<Option<Bytes>>) -> Box<Error> {
     match heard {
         Err(error) => error.into_down(),
         Ok(_) => Error::new(ErrorType::ConnectionClosed).into_down(),

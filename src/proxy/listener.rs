@@ -10,7 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use pingora::ErrorType;
 use pingora::listeners::tls::Acceptor;
-use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::{ReusableHttpStream, ServerSession};
 use pingora::protocols::http::v2::server::{H2Accept, H2Options, HttpSession as Http2Session, handshake};
 use pingora::protocols::l4::stream::Stream as TcpLayer;
 use pingora::protocols::{ALPN, Digest, GetSocketDigest as _, SocketDigest, Stream};
@@ -309,7 +309,7 @@ async fn serve_requests(live: &Live, stream: Stream, stop: &watch::Receiver<bool
             session.set_keepalive(None);
         }
         match session.finish().await {
-            Ok(reusable) => next = reusable.map(|reusable| reusable.into_parts()),
+            Ok(reusable) => next = reusable.map(ReusableHttpStream::into_parts),
             Err(error) => tracing::debug!(%error, "an exchange did not end in order"),
         }
     }

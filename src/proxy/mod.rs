@@ -1,15 +1,14 @@
 //! Floor 4: the proxy, and the only floor that knows the engine.
 //!
 //! ```text
-//! request_filter           head in order? → host ours? → endpoint of ours? → upstream? → origin? → token? → limits?
-//!    │ each may answer       (route)                     (oauth)            (route)     (origin)  (bearer)  (rate)
-//! upstream_peer            where the permit says; without a permit, nowhere
-//! upstream_request_filter  credentials and claims of the client out, ours in (headers)
-//! request_body_filter      counts; keeps the beginning for error answers
-//! response_filter          what the upstream may not tell a client out, CORS in
-//! response_body_filter     passes
-//! fail_to_proxy            502, 504, 503 in JSON-RPC form (reply)
-//! logging                  one metric, one access line
+//! listener   a connection → requests
+//! serve      decide:   head in order? → host ours? → endpoint of ours? → upstream? → origin? → token? → limits?
+//!               │ each may answer  (route)                (oauth)          (route)    (origin)  (bearer)  (rate)
+//!            forward:  where the permit says; without a permit, nowhere
+//!               request    credentials and claims of the client out, ours in (headers); the body is counted
+//!               response   what the upstream may not tell a client out, CORS in; the body passes as it comes
+//!            fail:     502, 504, 503 in JSON-RPC form (verdict, reply)
+//!            note_end: one metric, one access line
 //! ```
 
 mod access_log;
