@@ -38,22 +38,27 @@ FEATURES = [
     Feature("`identity_jwt`", "identity"),
     Feature("`requests_per_minute`", "rates"),
     Feature("TLS", "tls", "tls", "default", "call"),
+    Feature("TLS to the upstream", "upstream-tls", base="upstream-plain"),
+    Feature("HTTP/2 to the upstream", "upstream-http2", base="upstream-plain"),
     Feature("TLS and HTTP/2, against TLS and HTTP/1.1", "tls", "h2", "tls", "h1"),
 ]
 
 
-def gateways(upstream, scratch, cold_store):
-    """Every configuration that the features need."""
-    make = lambda name, **more: gateway.Gateway(f"gateway-{name}", upstream, **more)
+def gateways(upstream, nginx, certificate):
+    """Every configuration that the features need; `nginx` has the ports of the upstream that speaks more than HTTP/1.1."""
+    make = lambda name, **more: gateway.Gateway(f"gateway-{name}", **{"upstream": upstream, **more})
+    near = lambda variant: f"127.0.0.1:{nginx[variant]}"
     return {
         "default": make("default"),
         "quiet": make("quiet", env={"RUST_LOG": "info,mcpgate::access=off"}),
-        "cold": make("cold", store=cold_store),
         "rules": make("rules", in_upstream=RULES, top="scopes:\n  - { name: \"bench:write\" }\n"),
         "filter": make("filter", in_upstream=LIST_RULES),
         "identity": make("identity", in_upstream="    identity_jwt: true\n"),
         "rates": make("rates", in_upstream="    limits: { requests_per_minute: 1000000000 }\n"),
-        "tls": make("tls", tls=gateway.certificate(scratch)),
+        "tls": make("tls", tls=certificate),
+        "upstream-plain": make("upstream-plain", upstream=near("plain")),
+        "upstream-tls": make("upstream-tls", upstream=f"https://{near('tls')}", in_upstream=f"    tls: {{ ca: \"{certificate[0]}\" }}\n"),
+        "upstream-http2": make("upstream-http2", upstream=near("http2"), in_upstream="    http2: true\n"),
     }
 
 

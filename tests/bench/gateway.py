@@ -48,7 +48,7 @@ class Gateway:
             # All of the load comes from one address.
             f"  limits: {{ register: none, authorize: none, login: none }}\n"
             f"users:\n  - {{ username: ada, password_hash: \"{password_hash()}\", email: ada@example.com, groups: [engineering] }}\n"
-            f"upstreams:\n  - name: bench\n    path: /mcp\n    url: \"http://{self.upstream}/mcp\"\n{self.in_upstream}{self.top}"
+            f"upstreams:\n  - name: bench\n    path: /mcp\n    url: \"{self.upstream if '://' in self.upstream else 'http://' + self.upstream}/mcp\"\n{self.in_upstream}{self.top}"
         )
         return self.path
 

@@ -21,8 +21,8 @@ ISSUER, AUDIENCE = "https://issuer.example.com", "https://mcp.example.com/mcp"
 class Peer:
     """One program, with a port for each of its variants."""
 
-    def __init__(self, name, command, variants, env=None, templates=()):
-        self.name, self.command, self.env, self.templates = name, command, env, templates
+    def __init__(self, name, command, variants, env=None, templates=(), core=stage.PROXY_CORE):
+        self.name, self.command, self.env, self.templates, self.core = name, command, env, templates, core
         # variant → what it is called in the tables
         self.variants = variants
         self.ports = {variant: stage.port() for variant in variants}
@@ -32,12 +32,16 @@ class Peer:
         paths = {}
         for template in self.templates:
             text = (HERE / template).read_text()
-            text = re.sub(r"@([A-Z_]+)@", lambda found: str(values[found.group(1)]), text)
+            text = re.sub(r"@([A-Z0-9_]+)@", lambda found: str(values[found.group(1)]), text)
             paths[template] = scratch / template
             paths[template].write_text(text)
         command = [str(part).format(config=paths.get(self.templates[0]) if self.templates else "", scratch=scratch) for part in self.command(values)]
         env = {name: value.format(scratch=scratch) for name, value in (self.env or {}).items()}
-        child = stage.start(self.name, command, stage.PROXY_CORE, scratch, env)
+        child = stage.start(self.name, command, self.core, scratch, env)
+        if self.core != stage.PROXY_CORE:
+            for port in self.ports.values():
+                stage.wait_for(port, child, scratch / f"{self.name}.log")
+            return child
         for variant, port in self.ports.items():
             stage.wait_for(port, child, scratch / f"{self.name}.log")
             # Some listen before they know where to send a request. Who is to check a token has to refuse a wrong one.
@@ -97,6 +101,12 @@ def all_peers():
     if os.environ.get("AGENTGATEWAY_BIN"):
         peers.append(Peer("agentgateway", lambda _: [os.environ["AGENTGATEWAY_BIN"], "-f", "{config}"], {"plain": "agentgateway", "jwt": "agentgateway `jwtAuth`"}, {"WORKER_THREADS": "1"}, ("agentgateway.yaml",)))
     return peers
+
+
+def nginx_upstream():
+    """Not measured, but what the gateway talks to where the way to the upstream is what is measured."""
+    command = lambda _: [stage.find("nginx", "/usr/sbin"), "-c", "{config}", "-p", "{scratch}"]
+    return Peer("nginx-upstream", command, {"plain": "", "http2": "", "tls": ""}, templates=("nginx-upstream.conf",), core=stage.LOAD_CORE)
 
 
 def versions():

@@ -170,8 +170,10 @@ def priced(bench):
     warm_tokens = bench.scratch / "tokens-warm"
     warm_tokens.write_text(cold_tokens.read_text().split("\n")[0] + "\n")
     files = {"cold": cold_tokens, "warm": warm_tokens}
-    gateways = features.gateways(bench.upstream, bench.scratch, None)
-    gateways["cold"] = cold
+    certificate = gateway.certificate(bench.scratch)
+    nginx = peers.nginx_upstream()
+    nginx.start(bench.scratch, {**bench.values, "CERTIFICATE": certificate[0], "CERTIFICATE_KEY": certificate[1]})
+    gateways = {**features.gateways(bench.upstream, nginx.ports, certificate), "cold": cold}
     problems = {name: at.problem(bench.scratch) for name, at in gateways.items()}
     found, skipped = {}, {}
     for feature in features.FEATURES:
