@@ -15,7 +15,9 @@ mod access_log;
 mod admission;
 mod bearer;
 mod bridge;
+mod client_address;
 mod deadline;
+mod entrance;
 mod forward;
 #[cfg(debug_assertions)]
 #[doc(hidden)]
@@ -25,12 +27,14 @@ pub mod listener;
 mod origin;
 mod place;
 mod pool;
+mod proxy_header;
 mod reply;
 mod route;
 mod verdict;
 mod watched;
 mod wire;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -38,10 +42,14 @@ use bytes::Bytes;
 use http::header::HeaderValue;
 use pingora::Error;
 use pingora::connectors::TransportConnector;
+use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
+use tokio::net::TcpStream;
 
 use self::bearer::{Bearer, Permit};
+use self::client_address::Source;
 use self::deadline::Deadline;
+use self::entrance::Entrance;
 use self::headers::{Guarded, Hidden};
 use self::listener::{InFlight, InFlightGuard};
 use self::origin::{Origin, Origins};
@@ -60,7 +68,10 @@ pub struct Gateway {
     endpoints: Arc<Endpoints>,
     routes: Routes,
     bearer: Bearer,
-    rates: Rates<(usize, String)>,
+    /// By upstream and subject.
+    rates: Arc<Rates<(String, String)>>,
+    /// By the listener's place in the configuration.
+    entrances: Vec<Entrance>,
     /// By the upstream's place in the configuration.
     mounts: Vec<Mount>,
     in_flight: InFlight,
@@ -91,6 +102,8 @@ enum End {
 struct Exchange {
     started: Instant,
     request_id: HeaderValue,
+    /// Where it comes from, once its head is in order.
+    source: Option<Source>,
     upstream: Option<usize>,
     permit: Option<Arc<Permit>>,
     origin: Origin,
@@ -105,8 +118,28 @@ struct Exchange {
 
 impl Gateway {
     /// A gateway over these parts.
-    #[must_use]
-    pub fn new(endpoints: Arc<Endpoints>) -> Self {
+    ///
+    /// # Errors
+    /// A sentence on what of the configuration cannot be put into practice.
+    pub fn new(endpoints: Arc<Endpoints>) -> Result<Self, String> {
+        Self::over(endpoints, Arc::default(), InFlight::default(), forward::connector())
+    }
+
+    /// The same under another configuration: what is counted goes on being counted.
+    ///
+    /// # Errors
+    /// A sentence on what of the configuration cannot be put into practice.
+    pub fn with(&self, endpoints: Arc<Endpoints>) -> Result<Self, String> {
+        let connector = Arc::clone(&self.connector);
+        Self::over(endpoints, Arc::clone(&self.rates), self.in_flight.clone(), connector)
+    }
+
+    fn over(
+        endpoints: Arc<Endpoints>,
+        rates: Arc<Rates<(String, String)>>,
+        in_flight: InFlight,
+        connector: Arc<TransportConnector>,
+    ) -> Result<Self, String> {
         let config = Arc::clone(&endpoints.config);
         let routes = Routes::new(&config);
         let own = routes.own_origins(config.public_url.scheme);
@@ -122,15 +155,23 @@ impl Gateway {
             metrics: endpoints.metrics.upstream(&upstream.name),
         };
         let mounts = config.upstreams.iter().map(mount).collect();
-        Self {
+        let entrances: Result<_, _> = config.listen.iter().map(Entrance::of).collect();
+        Ok(Self {
+            entrances: entrances?,
             endpoints,
             routes,
             bearer: Bearer::new(),
-            rates: Rates::new(),
+            rates,
             mounts,
-            in_flight: InFlight::default(),
-            connector: forward::connector(),
-        }
+            in_flight,
+            connector,
+        })
+    }
+
+    /// Lets a connection in at a listener, given by its place in the configuration.
+    async fn admit_connection(&self, place: usize, socket: TcpStream, peer: SocketAddr) -> Option<Stream> {
+        let trusted = &self.endpoints.config.trusted_proxies;
+        self.entrances.get(place)?.admit(socket, peer, trusted).await
     }
 
     fn upstream(&self, exchange: &Exchange) -> Option<(&Upstream, &Mount)> {
@@ -208,6 +249,13 @@ impl Gateway {
         }
     }
 
+    /// Closes idle connections to upstreams, for there will be no more requests.
+    fn retire(&self) {
+        for mount in &self.mounts {
+            mount.pool.retire();
+        }
+    }
+
     /// Closes connections to upstreams that have been idle for too long.
     fn tidy(&self) {
         for mount in &self.mounts {
@@ -221,6 +269,7 @@ impl Exchange {
         Self {
             started: Instant::now(),
             request_id: headers::request_id(),
+            source: None,
             upstream: None,
             permit: None,
             origin: Origin::None,
