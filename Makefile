@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 BENCH_PROGRAMS := $(foreach name,upstream plain-proxy issue load fill,--example bench-$(name))
-.PHONY: help demo test bench bench-guard fuzz setup clean
+.PHONY: help demo test bench bench-guard fuzz soak setup clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,11 @@ bench-guard: ## Hold the instructions for each request against their budget
 fuzz: ## Give every parser of outside text nonsense, FUZZ_SECONDS (20) each
 	@tests/setup.sh fuzz
 	@fuzz/run.sh
+
+soak: ## Load it for SOAK_SECONDS (600), with reloads, revocations and dying upstreams: nothing lost, crossed or leaked
+	@tests/setup.sh build
+	cargo build --release --locked --bin mcpgate
+	@python3 tests/soak/run.py
 
 setup: ## Install what `make test` needs
 	@tests/setup.sh test

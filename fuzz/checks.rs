@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use mcpgate::config::{self, Config};
 use mcpgate::domain::client::ClientId;
@@ -18,6 +19,9 @@ use mcpgate::domain::secret::{Secret, SecretHash, SecretKind};
 use mcpgate::domain::uri::{HostPattern, MAX_URI_LENGTH, RedirectUri, Resource};
 use mcpgate::domain::user::Subject;
 use mcpgate::jose::{KeySet, PublicKey, Token};
+use mcpgate::mcp::endpoint::{self as endpoints, Address, Between, Opened, Opening};
+use mcpgate::mcp::events::{BYTE_ORDER_MARK, Boundary, Event, Events, KEEP_ALIVE};
+use mcpgate::mcp::session::{MAX_ID, Party, Sessions, names_a_session};
 use mcpgate::oauth::dpop::Proofs;
 use mcpgate::oauth::protected;
 use mcpgate::{oauth, proxy, store};
@@ -34,6 +38,8 @@ pub const TARGETS: &[Target] = &[
     ("basic_header", basic_header),
     ("bearer_header", bearer_header),
     ("cookies", cookies),
+    ("endpoint", endpoint),
+    ("events", events),
     ("gateway_yaml", gateway_yaml),
     ("keys", keys),
     ("message", message),
@@ -46,6 +52,7 @@ pub const TARGETS: &[Target] = &[
     ("resource", resource),
     ("scope", scope),
     ("secrets", secrets),
+    ("session", session),
     ("tokens", tokens),
 ];
 
@@ -523,4 +530,183 @@ pub fn record(data: &[u8]) {
             Some(&written)
         );
     }
+}
+
+/// The first byte says how a stream is cut into pieces.
+fn in_pieces(data: &[u8]) -> (&[u8], Vec<&[u8]>) {
+    let Some((size, stream)) = data.split_first() else {
+        return (&[], Vec::new());
+    };
+    (stream, stream.chunks(usize::from(*size % 32).max(1)).collect())
+}
+
+/// The events of a stream, what is left of it, and what a client is told.
+type Read = (Vec<Event>, Vec<u8>);
+
+fn read_events(pieces: &[&[u8]]) -> Read {
+    let mut reader = Events::new(usize::MAX);
+    let mut found = Vec::new();
+    for piece in pieces {
+        reader.push(Bytes::copy_from_slice(piece));
+        while let Some(event) = reader.next().expect("no limit") {
+            found.push(event);
+        }
+    }
+    (found, reader.into_rest().to_vec())
+}
+
+fn told(events: &[Event]) -> Vec<(Vec<u8>, Vec<u8>, Option<Vec<u8>>)> {
+    let told = |event: &Event| {
+        let data = event.data()?.into_owned();
+        Some((event.name().to_vec(), data, event.id().map(<[u8]>::to_vec)))
+    };
+    events.iter().filter_map(told).collect()
+}
+
+/// Event streams: however they are cut, the same is told, nothing is lost, and comments go between.
+pub fn events(data: &[u8]) {
+    let (stream, pieces) = in_pieces(data);
+    let (whole, rest) = read_events(&[stream]);
+    let (cut, cut_rest) = read_events(&pieces);
+    assert_eq!(told(&whole), told(&cut));
+    for (events, rest) in [(&whole, &rest), (&cut, &cut_rest)] {
+        let mut all: Vec<u8> = events.iter().flat_map(|event| event.raw().to_vec()).collect();
+        all.extend_from_slice(rest);
+        assert_eq!(all, stream);
+    }
+    let mut boundary = Boundary::new();
+    let mut commented = Vec::new();
+    for piece in pieces {
+        boundary.pass(piece);
+        commented.extend_from_slice(piece);
+        if boundary.is_between() {
+            commented.extend_from_slice(KEEP_ALIVE);
+        }
+    }
+    assert_eq!(told(&read_events(&[&commented]).0), told(&whole));
+    for event in whole.iter().filter(|event| event.data().is_some()) {
+        let (again, rest) = read_events(&[&event.with_data(b"other")]);
+        assert!(rest.is_empty());
+        let mut expected = told(std::slice::from_ref(event));
+        expected[0].1 = b"other".to_vec();
+        // A mark that is not at the beginning any more is a letter like others.
+        if !event.raw().starts_with(BYTE_ORDER_MARK) {
+            assert_eq!(told(&again), expected);
+        }
+    }
+}
+
+/// The parties of these checks; the first one owns what is given out.
+const PARTIES: [Party<'static>; 4] = [
+    Party {
+        upstream: "one",
+        subject: "ada",
+        client: "desktop",
+    },
+    Party {
+        upstream: "two",
+        subject: "ada",
+        client: "desktop",
+    },
+    Party {
+        upstream: "one",
+        subject: "bob",
+        client: "desktop",
+    },
+    Party {
+        upstream: "one",
+        subject: "ada",
+        client: "phone",
+    },
+];
+
+/// Session ids: any id comes back to its own party and to no other, and nothing that was not given out is taken.
+pub fn session(data: &[u8]) {
+    let sessions = Sessions::new(&[7; 32]);
+    let [owner, others @ ..] = PARTIES;
+    assert_eq!(sessions.unbind(owner, data), None, "a key that nobody knows");
+    if let Some(bound) = sessions.bind(owner, data) {
+        assert_eq!(sessions.unbind(owner, &bound), Some(data));
+        for other in others {
+            assert_eq!(sessions.unbind(other, &bound), None);
+        }
+        assert!(bound.starts_with(data));
+    } else {
+        assert!(data.is_empty() || data.len() > MAX_ID);
+    }
+    if let Some(query) = text(data) {
+        let wrapped = format!("a=b&{query}&c=d");
+        assert!(!names_a_session(query) || names_a_session(&wrapped));
+        assert!(names_a_session(&format!("{query}&sessionId=x")));
+    }
+}
+
+/// Endpoint events: whatever a server announces, what a client gets is below the mount, at the gateway's origin, leads back to
+/// the server's own path, and is good for one party.
+pub fn endpoint(data: &[u8]) {
+    let sessions = Sessions::new(&[7; 32]);
+    let [owner, others @ ..] = PARTIES;
+    let between = Between {
+        upstream: "http://10.0.0.7:3001",
+        own: "/mcp",
+        asked: "/mcp",
+        public: "https://mcp.example.com",
+        mount: "/old",
+    };
+    let follow = |party: Party<'_>, path: &str, query: Option<&str>| {
+        let below = path.strip_prefix("/old").expect("below the mount");
+        endpoints::read(&sessions, Some(party), party.upstream, between.own, below, query)
+    };
+    if let Ok(given) = endpoints::rewrite(&sessions, Some(owner), owner.upstream, between, data) {
+        let public = Url::parse("https://mcp.example.com/old").expect("a URL");
+        let seen = public.join(&given).expect("a URL");
+        assert_eq!(seen.origin(), public.origin());
+        assert!(seen.path().starts_with("/old/"), "{given}");
+        assert!(
+            seen.fragment().is_none() && !given.contains(['\r', '\n', ' ', '\\']),
+            "{given}"
+        );
+        let Address::Known(target) = follow(owner, seen.path(), seen.query()) else {
+            panic!("{given} leads nowhere");
+        };
+        let base = Url::parse("http://10.0.0.7:3001/mcp").expect("a URL");
+        let mut meant = base.join(text(data).expect("text")).expect("a URL");
+        meant.set_fragment(None);
+        assert_eq!(
+            target.trim_end_matches('?'),
+            meant[url::Position::BeforePath..].trim_end_matches('?'),
+            "{given}"
+        );
+        for other in others {
+            assert_eq!(follow(other, seen.path(), seen.query()), Address::Unknown, "{given}");
+        }
+    }
+    if let Some((path, query)) = text(data).and_then(|text| text.split_once('?')) {
+        let read = follow(owner, &format!("/old{path}"), Some(query));
+        assert!(!matches!(read, Address::Known(_)), "nobody gave it out: {path}?{query}");
+        assert!(read == Address::Unknown || !names_a_session(query));
+    }
+    let (stream, pieces) = in_pieces(data);
+    let open = |pieces: &[&[u8]]| {
+        let mut opening = Opening::new();
+        let mut passed = Vec::new();
+        for piece in pieces {
+            match opening.push(Bytes::copy_from_slice(piece)) {
+                Opened::NotYet(bytes) => passed.extend_from_slice(&bytes),
+                Opened::Never(bytes) => return (stream.starts_with(&[&passed[..], &bytes].concat()), None),
+                Opened::Endpoint { before, event, after } => {
+                    passed.extend_from_slice(&[&before[..], event.raw(), &after].concat());
+                    return (
+                        stream.starts_with(&passed),
+                        event.data().map(std::borrow::Cow::into_owned),
+                    );
+                }
+                Opened::TooLong => return (true, None),
+            }
+        }
+        (stream.starts_with(&passed), None)
+    };
+    let (whole, cut) = (open(&[stream]), open(&pieces));
+    assert_eq!((whole.0, &whole.1), (true, &cut.1));
+    assert!(cut.0);
 }

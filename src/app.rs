@@ -21,6 +21,7 @@ use crate::config::{Config, StoreConfig};
 use crate::domain::clock::Clock;
 use crate::fetch::{self, Fetcher, Reach, SystemNetwork};
 use crate::identity::Identity;
+use crate::mcp::session::Sessions;
 use crate::oauth::Endpoints;
 use crate::oauth::dpop::Proofs;
 use crate::oauth::remote::Remote;
@@ -101,6 +102,18 @@ struct Fetches(Arc<Metrics>);
 /// # Errors
 /// If the store or an address cannot be had.
 pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, StartError> {
+    start_on(config, clock, |store| store).await
+}
+
+/// The same on what `choose` makes of the opened store: tests give it one that fails or stalls when it is told to.
+///
+/// # Errors
+/// Those of [`start`].
+pub async fn start_on(
+    config: Config,
+    clock: Arc<dyn Clock>,
+    choose: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>,
+) -> Result<Running, StartError> {
     let config = Arc::new(config);
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"))?);
     let listen_error = |address: String| move |source| StartError::Listen { address, source };
@@ -128,12 +141,13 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Sta
         operation: "opening",
         source: source.into(),
     })?;
-    let store: Arc<dyn Store> = Arc::new(opened?);
+    let store = choose(Arc::new(opened?));
     let remote = remote(&config, &clock, &metrics)?;
     let endpoints = Arc::new(Endpoints {
         remote: Arc::new(remote),
         identity: Arc::new(Identity::new(Arc::clone(&config))),
         signing_key: store.signing_key("browser").await?,
+        sessions: Sessions::new(&store.signing_key("sessions").await?),
         store: Arc::clone(&store),
         metrics: Arc::clone(&metrics),
         keyring: Arc::default(),

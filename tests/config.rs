@@ -286,6 +286,8 @@ fn the_smallest_file_has_the_defaults_of_the_contract() {
             ("x-forwarded-client-id", Claim::ClientId),
         ]
     );
+    assert!(upstream.bind_sessions);
+    assert_eq!(upstream.keep_alive, Some(Duration::from_secs(25)));
     assert_eq!(upstream.limits, Limits::default());
     assert_eq!((upstream.limits.body, upstream.limits.idle_stream), (4 << 20, None));
     assert_eq!(upstream.limits.connect_timeout, Duration::from_secs(5));
@@ -311,6 +313,15 @@ fn a_public_url_is_canonical() {
         assert_eq!(config.public_url.loopback, loopback, "{text}");
         assert_eq!(config.upstreams[0].resource.as_str(), format!("{origin}/one/mcp"));
     }
+}
+
+/// Spec: K4, K10
+#[test]
+fn sessions_and_silence_can_be_left_alone() {
+    let upstream = &with("    bind_sessions: false\n    keep_alive: none").upstreams[0];
+    assert_eq!((upstream.bind_sessions, upstream.keep_alive), (false, None));
+    let upstream = &with("    keep_alive: 5m").upstreams[0];
+    assert_eq!(upstream.keep_alive, Some(Duration::from_secs(300)));
 }
 
 #[test]
@@ -766,6 +777,9 @@ const WRONG: &[(&str, &str, usize, &str)] = &[
     ("    allowed_origins: [claude.ai]", "upstreams[0].allowed_origins[0]", 9, "is not an origin"),
     ("    allowed_origins: ['null']", "upstreams[0].allowed_origins[0]", 9, "is not an origin"),
     ("    allowed_origins: ['*', '*']", "upstreams[0].allowed_origins[1]", 9, "twice"),
+    ("    bind_sessions: maybe", "upstreams[0].bind_sessions", 9, "true or false"),
+    ("    keep_alive: 25", "upstreams[0].keep_alive", 9, "has no unit; write 25s"),
+    ("    keep_alive: 0s", "upstreams[0].keep_alive", 9, "must be between 1s and 1h"),
     ("    limits: { body: 4MB }", "upstreams[0].limits.body", 9, "is not a size; write 64KiB or 4MiB"),
     ("    tls: { ca: tls/cert.pem }", "upstreams[0].tls", 9, "is for an https URL"),
     ("  - { name: b, path: /b, url: 'https://b.example', tls: { ca: secret.txt } }", "upstreams[1].tls.ca", 9, "holds no certificate"),

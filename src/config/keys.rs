@@ -86,6 +86,8 @@ pub(super) const UPSTREAM: &[&str] = &[
     "identity_headers",
     "headers",
     "allowed_origins",
+    "bind_sessions",
+    "keep_alive",
     "limits",
     "tls",
     "http2",

@@ -255,6 +255,10 @@ pub struct Upstream {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Browser origins besides our own; `*` for any.
     pub allowed_origins: Vec<String>,
+    /// Whether a session is good only for the person and the client that began it.
+    pub bind_sessions: bool,
+    /// After how much silence an event stream gets a comment; `None` for never.
+    pub keep_alive: Option<Duration>,
     /// Its limits.
     pub limits: Limits,
     /// How it is known, and how we are known there, where it is https.

@@ -12,6 +12,8 @@ use crate::domain::uri::Resource;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
+/// Proxies and balancers on the way give a silent connection up after 30 seconds and more.
+const KEEP_ALIVE: Duration = Duration::from_secs(25);
 const DAY: Duration = Duration::from_secs(86_400);
 /// Largest request body that can be allowed.
 const MAX_BODY: u64 = 1 << 30;
@@ -107,6 +109,10 @@ impl<'a> At<'a> {
         let identity_headers = object.or("identity_headers", default_identity(), At::identity_headers);
         let headers = object.or("headers", Vec::new(), |at| at.static_headers(&identity_headers));
         let allowed_origins = object.or("allowed_origins", Vec::new(), At::origins);
+        let bind_sessions = object.or("bind_sessions", true, At::boolean);
+        let keep_alive = object.or("keep_alive", Some(KEEP_ALIVE), |at| {
+            at.unless_none(|at| at.duration(SECOND, 60 * MINUTE))
+        });
         let limits = object.optional("limits", At::limits).unwrap_or_default();
         let http2 = object.or("http2", false, At::boolean);
         let tls = object.optional("tls", |at| at.upstream_tls(url.as_ref()));
@@ -124,6 +130,8 @@ impl<'a> At<'a> {
             identity_headers,
             headers,
             allowed_origins,
+            bind_sessions,
+            keep_alive,
             limits,
             tls: tls.unwrap_or_default(),
             http2,

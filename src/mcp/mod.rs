@@ -1,2 +1,6 @@
 //! What MCP traffic says, without any input or output: messages, rules about them, lists, events, session ids. The proxy
 //! reads bytes and acts; what the bytes mean is decided here.
+
+pub mod endpoint;
+pub mod events;
+pub mod session;

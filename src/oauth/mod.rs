@@ -51,6 +51,7 @@ use crate::domain::grant::Grant;
 use crate::domain::user::Subject;
 use crate::fetch::Patience;
 use crate::identity::Identity;
+use crate::mcp::session::Sessions;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Metrics;
 use remote::Remote;
@@ -77,6 +78,8 @@ pub struct Endpoints {
     pub clock: Arc<dyn Clock>,
     /// Signs `oidc_login_prompt` and form tokens.
     pub signing_key: [u8; 32],
+    /// Ties the sessions of upstreams to those who began them.
+    pub sessions: Sessions,
     /// Signs what others verify.
     pub keyring: Arc<keyring::Keyring>,
     /// What is remembered of proofs of possession.
@@ -251,6 +254,7 @@ impl Endpoints {
             metrics: Arc::clone(&self.metrics),
             clock: Arc::clone(&self.clock),
             signing_key: self.signing_key,
+            sessions: self.sessions.clone(),
             keyring: Arc::clone(&self.keyring),
             proofs: Arc::clone(&self.proofs),
             limits: Arc::clone(&self.limits),

@@ -162,7 +162,7 @@ impl Gateway {
                 }
             })?;
         if let Some(per_minute) = upstream.limits.requests_per_minute
-            && let Err(wait) = self.rates.admit(
+            && let Err(wait) = self.lasting.rates.admit(
                 (upstream.name.clone(), permit.subject.clone()),
                 per_minute,
                 self.endpoints.now(),
@@ -184,6 +184,7 @@ impl Gateway {
                 None,
             )));
         }
+        self.recognise(head, upstream, &permit, exchange)?;
         mount.metrics.allowed();
         exchange.permit = Some(permit);
         Ok(Step::Forward)

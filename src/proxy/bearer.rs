@@ -37,9 +37,10 @@ pub(super) struct Permit {
     scope: Scope,
     /// The same with everything that it implies.
     effective: Scope,
-    expires_at: Timestamp,
+    pub(super) token: SecretHash,
+    pub(super) expires_at: Timestamp,
     /// The store's count of revocations before it was asked: the permit holds while that stands.
-    revocations: u64,
+    pub(super) revocations: u64,
     /// What the token is bound to.
     key: Option<String>,
     pub(super) identity: Vec<(HeaderName, HeaderValue)>,
@@ -151,6 +152,7 @@ async fn look_up(
     let effective = at.config.with_implied(&live.token.scope);
     Ok(Some(Permit {
         upstream: index,
+        token: *hash,
         identity: headers::identity(upstream, &live.grant, &effective, user),
         key: live.token.key,
         expires_at: live.token.expires_at.min(live.grant.expires_at),
@@ -159,6 +161,15 @@ async fn look_up(
         client_id: live.grant.client_id.as_str().to_owned(),
         scope: live.token.scope,
         effective,
+    }))
+}
+
+/// Whether a token that was good for a stream still is: by the store and the configuration as they are now.
+pub(super) async fn stands(at: &Endpoints, token: &SecretHash) -> Result<bool, StoreError> {
+    let permit = look_up(at, token, at.now(), 0).await?;
+    Ok(permit.is_some_and(|permit| {
+        let upstream = at.config.upstreams.get(permit.upstream);
+        upstream.is_some_and(|upstream| permit.effective.covers(&upstream.scopes))
     }))
 }
 

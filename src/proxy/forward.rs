@@ -3,13 +3,11 @@
 //! pingora's own proxy does this with two tasks and channels between them, for every request; here it is one loop that
 //! waits for whichever comes first: a piece from the upstream, the client going away, a deadline.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, StatusCode, Version};
-use pingora::connectors::TransportConnector;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::HttpPeer;
 use pingora::protocols::TcpKeepalive;
@@ -25,7 +23,7 @@ use super::reply::KEPT_BODY;
 use super::verdict::{BODY_TOO_LARGE, CLIENT_LATE, UPSTREAM_LATE, UPSTREAM_SWITCHED, UPSTREAM_UNAUTHORIZED};
 use super::watched::Watched;
 use super::wire::Wire;
-use super::{Exchange, Gateway, Mount, origin, pool, route};
+use super::{Exchange, Gateway, Mount, origin, pool, route, session, stream};
 use crate::config::Upstream;
 use crate::telemetry::Outcome;
 
@@ -35,12 +33,12 @@ const PROBE: Duration = Duration::from_secs(30);
 const CLIENT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A connection to an upstream, for one exchange.
-struct Server {
-    session: HttpSession,
+pub(super) struct Server {
+    pub(super) session: HttpSession,
     /// Whether it was used before, and may have been closed in the meantime.
     reused: bool,
     /// Whether all of the request is on its way.
-    complete: bool,
+    pub(super) complete: bool,
 }
 
 impl Gateway {
@@ -81,7 +79,12 @@ impl Gateway {
             .write_response_header(Box::new(response))
             .await
             .map_err(Error::into_down)?;
-        relay(session, deadline, upstream, &mut server).await?;
+        if exchange.stream.is_some() {
+            // Boxed, because most answers are none.
+            Box::pin(self.relay_events(session, exchange, deadline, upstream, &mut server)).await?;
+        } else {
+            relay(session, deadline, upstream, &mut server).await?;
+        }
         if let (HttpSession::H1(mut used), true) = (server.session, server.complete) {
             used.respect_keepalive();
             if let Some(stream) = used.reuse().await {
@@ -120,7 +123,7 @@ impl Gateway {
             peer.options.connection_timeout = Some(within);
             peer.options.total_connection_timeout = Some(within);
             peer.options.tcp_keepalive = Some(keepalive);
-            let connected = self.connector.new_stream(&peer).await;
+            let connected = self.lasting.connector.new_stream(&peer).await;
             connected.map(|stream| Box::new(Wire::new(stream)) as pingora::protocols::Stream)
         } else {
             pool::connect(address, within, &keepalive).await
@@ -228,7 +231,8 @@ impl Gateway {
             return Err(Error::explain(ErrorType::InternalError, "a request without a permit"));
         };
         let asked = session.req_header();
-        let target = route::forwarded(upstream, &asked.uri);
+        let known = exchange.target.clone();
+        let target = known.unwrap_or_else(|| route::forwarded(upstream, &asked.uri));
         let source = exchange.source.as_ref();
         let none = HeaderValue::from_static("");
         let host = source
@@ -249,6 +253,10 @@ impl Gateway {
             &mount.authority,
             &arrival,
         )?;
+        exchange.name_session(&mut request)?;
+        if session::asks_for_a_stream(&request) {
+            request.remove_header(&header::ACCEPT_ENCODING);
+        }
         // HTTP/2 needs neither a length nor chunks to frame a body.
         if session.is_http2() && !session.is_body_empty() && !request.headers.contains_key(header::CONTENT_LENGTH) {
             request.insert_header(header::TRANSFER_ENCODING, "chunked")?;
@@ -274,6 +282,10 @@ impl Gateway {
             && response.remove_header(&header::TRANSFER_ENCODING).is_some()
         {
             session.set_keepalive(None);
+        }
+        self.bind_session(exchange, upstream, &mut response)?;
+        if is_stream {
+            stream::without_length(session, &mut response)?;
         }
         response.insert_header(REQUEST_ID, exchange.request_id.clone())?;
         let mut failed = None;
@@ -350,12 +362,12 @@ async fn pass(session: &mut ServerSession, deadline: &mut Deadline, chunk: Bytes
 }
 
 /// Waits for the client to go away, and lets go of what was held back for it.
-async fn read_on(session: &mut ServerSession) -> pingora::Result<Option<Bytes>> {
+pub(super) async fn read_on(session: &mut ServerSession) -> pingora::Result<Option<Bytes>> {
     hold(session, false);
     session.read_body_or_idle(true).await
 }
 
-fn hold(session: &ServerSession, held: bool) {
+pub(super) fn hold(session: &ServerSession, held: bool) {
     if let Some(connection) = Watched::under(session) {
         connection.hold(held);
     }
@@ -385,7 +397,7 @@ fn is_final(server: &Server) -> pingora::Result<bool> {
 
 /// The client has gone, or does what it may not.
 #[expect(clippy::unnecessary_box_returns, reason = "the engine's errors are boxed")]
-fn client_gone(heard: pingora::Result<Option<Bytes>>) -> Box<Error> {
+pub(super) fn client_gone(heard: pingora::Result<Option<Bytes>>) -> Box<Error> {
     match heard {
         Err(error) => error.into_down(),
         Ok(_) => Error::new(ErrorType::ConnectionClosed).into_down(),
@@ -395,9 +407,4 @@ fn client_gone(heard: pingora::Result<Option<Bytes>>) -> Box<Error> {
 /// Whether to ask twice is the same as to ask once (RFC 9110 §9.2.2), and nothing of the request is gone.
 fn may_be_repeated(session: &mut ServerSession) -> bool {
     matches!(session.req_header().method, Method::GET | Method::HEAD) && session.is_body_empty()
-}
-
-/// Makes encrypted connections to upstreams.
-pub(super) fn connector() -> Arc<TransportConnector> {
-    Arc::new(TransportConnector::new(None))
 }

@@ -9,6 +9,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorType};
 
 use super::client_address::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
+use super::session::SESSION_ID;
 use crate::config::{Claim, Config, DEFAULT_IDENTITY_HEADERS, Upstream};
 use crate::domain::grant::Grant;
 use crate::domain::scope::Scope;
@@ -132,6 +133,10 @@ impl Guarded {
         } else {
             name.into()
         };
+        // As it is spelt properly it is looked at elsewhere.
+        if dashed == SESSION_ID.as_str() && dashed != name {
+            return true;
+        }
         // Whatever comes after it, proxies say it of a caller: a certificate, a token, a role.
         let said_by_proxies = dashed.starts_with("proxy-") || dashed.starts_with("x-forwarded-");
         said_by_proxies || self.0.contains(&dashed)

@@ -17,7 +17,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use super::deadline::Deadline;
 use super::watched::{Turn, Watched};
-use super::{End, Gateway};
+use super::{End, Gateway, tenure};
 use crate::config::Listener;
 use crate::telemetry::Metrics;
 
@@ -75,7 +75,10 @@ impl Bound {
     pub async fn serve(self, live: Arc<Live>, mut stop: watch::Receiver<bool>, grace: Duration) {
         let (in_flight, metrics) = {
             let gateway = live.now();
-            (gateway.in_flight.clone(), Arc::clone(&gateway.endpoints.metrics))
+            (
+                gateway.lasting.in_flight.clone(),
+                Arc::clone(&gateway.endpoints.metrics),
+            )
         };
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         // When this goes, every connection that is left goes with it.
@@ -96,6 +99,7 @@ impl Bound {
                 tokio::spawn(connections.accept_from(socket))
             })
             .collect();
+        let keeping = tokio::spawn(tenure::keep(live.clone()));
         let mut tidy = tokio::time::interval(TIDY);
         loop {
             tokio::select! {
@@ -116,6 +120,7 @@ impl Bound {
             );
         }
         drop(stay);
+        keeping.abort();
     }
 }
 
@@ -307,7 +312,10 @@ impl Live {
 
     /// Puts another in force, for every request that begins from now on.
     pub fn replace(&self, gateway: Gateway) {
+        let tenures = gateway.lasting.tenures.clone();
         self.0.swap(Arc::new(gateway)).retire();
+        // The streams that are open stay, if their tokens are still good under the new one.
+        tenures.unsettle();
     }
 
     /// The one in force now.

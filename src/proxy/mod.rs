@@ -30,6 +30,9 @@ mod pool;
 mod proxy_header;
 mod reply;
 mod route;
+mod session;
+mod stream;
+mod tenure;
 mod verdict;
 mod watched;
 mod wire;
@@ -57,6 +60,8 @@ use self::place::Place;
 use self::pool::Pool;
 use self::reply::Refusal;
 use self::route::Routes;
+use self::session::Known;
+use self::tenure::Tenures;
 use self::watched::Watched;
 use crate::config::Upstream;
 use crate::domain::rate::Rates;
@@ -68,14 +73,33 @@ pub struct Gateway {
     endpoints: Arc<Endpoints>,
     routes: Routes,
     bearer: Bearer,
-    /// By upstream and subject.
-    rates: Arc<Rates<(String, String)>>,
     /// By the listener's place in the configuration.
     entrances: Vec<Entrance>,
     /// By the upstream's place in the configuration.
     mounts: Vec<Mount>,
+    lasting: Lasting,
+}
+
+/// What outlives a configuration.
+#[derive(Clone)]
+struct Lasting {
+    /// By upstream and subject.
+    rates: Arc<Rates<(String, String)>>,
     in_flight: InFlight,
+    tenures: Tenures,
+    /// Makes encrypted connections to upstreams.
     connector: Arc<TransportConnector>,
+}
+
+impl Default for Lasting {
+    fn default() -> Self {
+        Self {
+            rates: Arc::default(),
+            in_flight: InFlight::default(),
+            tenures: Tenures::default(),
+            connector: Arc::new(TransportConnector::new(None)),
+        }
+    }
 }
 
 /// What is worked out once for each upstream.
@@ -107,6 +131,10 @@ struct Exchange {
     upstream: Option<usize>,
     permit: Option<Arc<Permit>>,
     origin: Origin,
+    /// Its session, where sessions are bound.
+    session: Option<Box<Known>>,
+    /// Where at the upstream it goes, if that is not said by its path.
+    target: Option<String>,
     /// The beginning of the body, and whether it is the whole of it.
     body: Vec<Bytes>,
     body_length: u64,
@@ -122,7 +150,7 @@ impl Gateway {
     /// # Errors
     /// A sentence on what of the configuration cannot be put into practice.
     pub fn new(endpoints: Arc<Endpoints>) -> Result<Self, String> {
-        Self::over(endpoints, Arc::default(), InFlight::default(), forward::connector())
+        Self::over(endpoints, Lasting::default())
     }
 
     /// The same under another configuration: what is counted goes on being counted.
@@ -130,16 +158,10 @@ impl Gateway {
     /// # Errors
     /// A sentence on what of the configuration cannot be put into practice.
     pub fn with(&self, endpoints: Arc<Endpoints>) -> Result<Self, String> {
-        let connector = Arc::clone(&self.connector);
-        Self::over(endpoints, Arc::clone(&self.rates), self.in_flight.clone(), connector)
+        Self::over(endpoints, self.lasting.clone())
     }
 
-    fn over(
-        endpoints: Arc<Endpoints>,
-        rates: Arc<Rates<(String, String)>>,
-        in_flight: InFlight,
-        connector: Arc<TransportConnector>,
-    ) -> Result<Self, String> {
+    fn over(endpoints: Arc<Endpoints>, lasting: Lasting) -> Result<Self, String> {
         let config = Arc::clone(&endpoints.config);
         let routes = Routes::new(&config);
         let own = routes.own_origins(config.public_url.scheme);
@@ -161,10 +183,8 @@ impl Gateway {
             endpoints,
             routes,
             bearer: Bearer::new(),
-            rates,
             mounts,
-            in_flight,
-            connector,
+            lasting,
         })
     }
 
@@ -187,7 +207,7 @@ impl Gateway {
             connection.begin();
         }
         deadline.rest();
-        let mut exchange = Exchange::new(self.in_flight.enter());
+        let mut exchange = Exchange::new(self.lasting.in_flight.enter());
         let result = self.answer_or_forward(session, &mut exchange, deadline).await;
         let end = match &result {
             Ok(()) => End::InOrder,
@@ -273,6 +293,8 @@ impl Exchange {
             upstream: None,
             permit: None,
             origin: Origin::None,
+            session: None,
+            target: None,
             body: Vec::new(),
             body_length: 0,
             body_complete: false,

@@ -20,6 +20,8 @@ pub(super) const KEPT_BODY: usize = 64 << 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
 pub(super) enum RpcError {
+    /// There is no such session: what the servers of the official SDK say.
+    SessionNotFound = -32001,
     /// The upstream cannot be reached, or what it said is no answer.
     UpstreamFailed = -32010,
     /// The upstream did not answer in time.

@@ -10,6 +10,12 @@ use crate::telemetry::{Outcome, UpstreamFailure};
 pub(super) const UPSTREAM_UNAUTHORIZED: ErrorType = ErrorType::new("upstream answered 401");
 /// Marks an upstream that would speak another protocol, which nobody asked for.
 pub(super) const UPSTREAM_SWITCHED: ErrorType = ErrorType::new("upstream switched protocols");
+/// Marks an upstream whose session id cannot be bound.
+pub(super) const BAD_SESSION: ErrorType = ErrorType::new("upstream's session id is none");
+/// Marks an upstream whose endpoint event leads elsewhere.
+pub(super) const BAD_ENDPOINT: ErrorType = ErrorType::new("upstream's endpoint is none of its own");
+/// Marks a stream whose token is over.
+pub(super) const TOKEN_OVER: ErrorType = ErrorType::new("the token is over");
 /// Marks a body that grew over its limit.
 pub(super) const BODY_TOO_LARGE: ErrorType = ErrorType::new("request body over the limit");
 
@@ -59,6 +65,11 @@ pub(super) fn of(error: &Error) -> (Said, Outcome, Option<UpstreamFailure>) {
             UpstreamFailure::Unauthorized,
         ),
         (kind, _) if *kind == UPSTREAM_SWITCHED => failed("the server's answer is not HTTP", UpstreamFailure::Protocol),
+        (kind, _) if *kind == BAD_SESSION => {
+            failed("the server's session id cannot be used", UpstreamFailure::Protocol)
+        }
+        (kind, _) if *kind == BAD_ENDPOINT => failed("the server's endpoint cannot be used", UpstreamFailure::Protocol),
+        (kind, _) if *kind == TOKEN_OVER => (None, Outcome::Ok, None),
         (E::ReadTimedout, ErrorSource::Downstream) => stalled,
         (
             E::ConnectionClosed | E::ReadError | E::WriteError | E::WriteTimedout | E::ConnectError | E::SocketError,

@@ -205,6 +205,7 @@ def write(results, elsewhere=None):
             made, drawn = make(parts[name])
             lines += [f"### {title}", "", *made]
             plots |= drawn
+    lines += ["All values are in [results.json](benchmarks/results.json).", ""]
     docs = elsewhere or stage.ROOT / "docs"
     path = docs / "benchmarks.md"
     begin, end = "<!-- measured: begin -->", "<!-- measured: end -->"

@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::http1::{Reply, find, form, request, send};
 use crate::person::{Browser, walk};
-use crate::setup::Gateway;
+use crate::setup::{Gateway, SESSION};
 
 /// What Python clients take: as long as may be, with every character that may be in it.
 const VERIFIER: &str = "0123456789-._~ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuv";
@@ -129,7 +129,7 @@ impl<'a> App<'a> {
     }
 
     /// An MCP request that has to arrive as it was sent.
-    async fn mcp(&self, method: &str, tokens: &Value, headers: &[(&str, &str)], body: &str) {
+    async fn mcp(&self, method: &str, tokens: &Value, headers: &[(&str, &str)], body: &str) -> Reply {
         let bearer = format!("Bearer {}", tokens["access_token"].as_str().unwrap());
         let all = [&[("Authorization", bearer.as_str())], headers].concat();
         let bytes = request(method, "/one/mcp", &self.gateway.host, &all, body.as_bytes());
@@ -141,16 +141,20 @@ impl<'a> App<'a> {
         assert_eq!((seen.method.as_str(), seen.path.as_str()), (method, "/mcp"));
         assert_eq!(String::from_utf8_lossy(&seen.body), body);
         for (name, value) in headers {
-            assert_eq!(seen.header(name), Some(*value), "{name}");
+            // What the client has of a session is more than the upstream's id.
+            let value = if *name == "Mcp-Session-Id" { SESSION } else { value };
+            assert_eq!(seen.header(name), Some(value), "{name}");
         }
         assert_eq!(seen.header("authorization"), None);
         assert_eq!(seen.header("x-forwarded-user"), Some("ada"));
+        reply
     }
 
     /// The conversation of the session era: everything after `initialize` names version and session.
     async fn session(&self, tokens: &Value, version: &str) {
-        self.mcp("POST", tokens, &[JSON, BOTH], &initialize(version)).await;
-        let named = [("MCP-Protocol-Version", version), ("Mcp-Session-Id", "s-1")];
+        let begun = self.mcp("POST", tokens, &[JSON, BOTH], &initialize(version)).await;
+        let id = begun.header("mcp-session-id").unwrap();
+        let named = [("MCP-Protocol-Version", version), ("Mcp-Session-Id", id)];
         let posted = [&named[..], &[JSON, BOTH]].concat();
         let initialized = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
         self.mcp("POST", tokens, &posted, initialized).await;
@@ -249,7 +253,7 @@ async fn a_client_of_2024_11_05_opens_the_stream_first() {
     open.write_all(&bytes).await.unwrap();
     let mut text = Vec::new();
     let read = async {
-        while find(&text, b"sessionId=5\n\n").is_none() {
+        while !text.ends_with(b"\n\n") || find(&text, b"data: ").is_none() {
             let mut chunk = [0; 4096];
             let n = open.read(&mut chunk).await.unwrap();
             assert!(n > 0, "{}", String::from_utf8_lossy(&text));
@@ -260,7 +264,12 @@ async fn a_client_of_2024_11_05_opens_the_stream_first() {
     assert!(text.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&text));
 
     let base = url::Url::parse(&gateway.resource("one")).unwrap();
-    let endpoint = base.join("mcp/messages?sessionId=5").unwrap();
+    let named = find(&text, b"data: ").map(|at| &text[at + 6..text.len() - 2]).unwrap();
+    let endpoint = base.join(std::str::from_utf8(named).unwrap()).unwrap();
+    assert!(
+        endpoint.path() == "/one/mcp/messages" && endpoint.query().unwrap().starts_with("sessionId=5&"),
+        "{endpoint}"
+    );
     let target = &endpoint[url::Position::BeforePath..];
     let message = initialize("2024-11-05");
     let posted = gateway
@@ -486,11 +495,12 @@ async fn the_python_sdk_1_sends_no_more_than_it_has_to() {
             .code(redirect, &[("resource", &resource), ("scope", "one:use")])
             .await;
         let tokens = app.redeem(&code, redirect, &resource).await;
+        let begun = app.mcp("POST", &tokens, &[JSON, BOTH], &initialize("2025-11-25")).await;
         let headers = [
             ("Accept", "text/event-stream"),
             JSON,
             ("MCP-Protocol-Version", "2025-11-25"),
-            ("Mcp-Session-Id", "s"),
+            ("Mcp-Session-Id", begun.header("mcp-session-id").unwrap()),
         ];
         app.mcp("GET", &tokens, &headers, "").await;
         app.mcp("DELETE", &tokens, &headers[1..], "").await;

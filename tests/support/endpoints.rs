@@ -34,6 +34,7 @@ use mcpgate::domain::uri::{HostPattern, Resource};
 use mcpgate::domain::user::{Subject, User};
 use mcpgate::fetch::{Fetcher, Kind, Network, Observer, Reach, Rules};
 use mcpgate::identity::Identity;
+use mcpgate::mcp::session::Sessions;
 use mcpgate::oauth::dpop::Proofs;
 use mcpgate::oauth::remote::Remote;
 use mcpgate::oauth::{Call, Endpoints};
@@ -73,6 +74,8 @@ pub fn config() -> Config {
         identity_headers: Vec::new(),
         headers: Vec::new(),
         allowed_origins: Vec::new(),
+        bind_sessions: true,
+        keep_alive: None,
         limits: Limits::default(),
         tls: UpstreamTls::default(),
         http2: false,
@@ -292,6 +295,7 @@ impl Gateway {
             metrics,
             clock: clock.clone(),
             signing_key: [7; 32],
+            sessions: Sessions::new(&[8; 32]),
             keyring: Arc::default(),
             // Started a while ago: proofs of now need no nonce.
             proofs: Arc::new(Proofs::new([8; 32], Timestamp::from_millis(1_799_999_000_000))),

@@ -1,0 +1,504 @@
+//! Event streams: the conversation of the old transport, comments in silences, and the end of a stream with its token.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::http1::{find, request};
+use crate::mcp_server::McpServer;
+use crate::person::{Tokens, register, tokens};
+use crate::sessions::Bound;
+
+const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+
+/// A stream as a client reads it: the text in its chunks.
+struct Open {
+    stream: TcpStream,
+    raw: Vec<u8>,
+    head: String,
+    text: String,
+    /// Whether the end was said, or the connection just went.
+    ended: Option<bool>,
+}
+
+impl Open {
+    async fn get(at: &Bound, bearer: &str, target: &str) -> Self {
+        Self::ask(at, "GET", target, &[("Authorization", bearer)], "").await
+    }
+
+    async fn ask(at: &Bound, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Self {
+        let mut stream = TcpStream::connect(at.gateway.address).await.unwrap();
+        let headers = [&[("Accept", "text/event-stream, application/json")], headers].concat();
+        let bytes = request(method, target, &at.gateway.host, &headers, body.as_bytes());
+        stream.write_all(&bytes).await.unwrap();
+        let mut open = Self {
+            stream,
+            raw: Vec::new(),
+            head: String::new(),
+            text: String::new(),
+            ended: None,
+        };
+        let head = open.until(|open| find(&open.raw, b"\r\n\r\n").is_some());
+        tokio::time::timeout(Duration::from_secs(5), head)
+            .await
+            .expect("a head comes");
+        let end = find(&open.raw, b"\r\n\r\n").expect("a head") + 4;
+        open.head = String::from_utf8(open.raw.drain(..end).collect()).unwrap();
+        open.take_chunks();
+        open
+    }
+
+    async fn until(&mut self, done: impl Fn(&Self) -> bool) {
+        while !done(self) && self.ended.is_none() {
+            let mut more = [0; 4096];
+            match self.stream.read(&mut more).await {
+                Ok(0) | Err(_) => self.ended = Some(false),
+                Ok(n) => self.raw.extend_from_slice(&more[..n]),
+            }
+            if !self.head.is_empty() {
+                self.take_chunks();
+            }
+        }
+    }
+
+    fn take_chunks(&mut self) {
+        while let Some(at) = find(&self.raw, b"\r\n") {
+            let length = usize::from_str_radix(std::str::from_utf8(&self.raw[..at]).unwrap(), 16).unwrap();
+            if self.raw.len() < at + 2 + length + 2 {
+                return;
+            }
+            if length == 0 {
+                self.ended = Some(true);
+                return;
+            }
+            self.text
+                .push_str(std::str::from_utf8(&self.raw[at + 2..at + 2 + length]).unwrap());
+            self.raw.drain(..at + 2 + length + 2);
+        }
+    }
+
+    /// Waits for this text.
+    async fn hears(&mut self, text: &str) {
+        let heard = self.until(|open| open.text.contains(text));
+        tokio::time::timeout(Duration::from_secs(5), heard)
+            .await
+            .unwrap_or_else(|_| panic!("{text:?} never came"));
+        assert!(self.text.contains(text), "{text:?} never came: {:?}", self.text);
+    }
+
+    /// Waits for the end; whether it was said.
+    async fn ends(&mut self, within: Duration) -> bool {
+        let ended = self.until(|_| false);
+        tokio::time::timeout(within, ended).await.expect("the stream ends");
+        self.ended.unwrap()
+    }
+
+    async fn goes_on(&mut self, for_so_long: Duration) {
+        let ended = self.until(|_| false);
+        assert!(
+            tokio::time::timeout(for_so_long, ended).await.is_err(),
+            "the stream ended"
+        );
+    }
+
+    /// What the endpoint event says.
+    async fn endpoint(&mut self) -> String {
+        self.hears("event: endpoint").await;
+        self.hears("data: ").await;
+        let data = self.text.split("data: ").nth(1).unwrap();
+        data.lines().next().unwrap().to_owned()
+    }
+}
+
+async fn post(at: &Bound, bearer: &str, target: &str) -> u16 {
+    let headers = [("Authorization", bearer), ("Content-Type", "application/json")];
+    at.send("POST", target, &headers, PING).await.status
+}
+
+// --- the old transport
+
+/// Spec: K1, K7, K10
+#[tokio::test]
+async fn the_old_transport_works_from_end_to_end() {
+    let at = Bound::start("/sse", "").await;
+    let mut ada = Open::get(&at, &at.ada, "/one/mcp").await;
+    let endpoint = ada.endpoint().await;
+    assert!(endpoint.starts_with("/one/mcp/messages?sessionId=old-1&"), "{endpoint}");
+    assert!(
+        ada.text.ends_with("\r\n\r\n") && ada.text.starts_with("event: endpoint\r\n"),
+        "the line ends are the server's"
+    );
+    assert_eq!(post(&at, &at.ada, &endpoint).await, 202);
+    assert!(
+        at.server
+            .last()
+            .starts_with("POST /messages?sessionId=old-1 HTTP/1.1\r\n"),
+        "{}",
+        at.server.last()
+    );
+    ada.hears(&format!("event: message\ndata: {PING}\n\n")).await;
+
+    // Somebody else's stream is somebody else's.
+    let mut bob = Open::get(&at, &at.bob, "/one/mcp").await;
+    let his = bob.endpoint().await;
+    let before = at.server.count();
+    assert_eq!(post(&at, &at.bob, &endpoint).await, 404);
+    assert_eq!(post(&at, &at.ada, &his).await, 404);
+    assert_eq!(
+        at.send("POST", &endpoint, &[], PING).await.status,
+        401,
+        "it is no credential"
+    );
+    let (plain, tag) = endpoint.split_once("&mcpgate=").unwrap();
+    let swapped = his.split_once("&mcpgate=").unwrap().1;
+    for turned in [
+        plain.to_owned(),
+        format!("{plain}&mcpgate={}", &tag[..42]),
+        format!("{plain}&mcpgate={tag}A"),
+        format!("{plain}&mcpgate={swapped}"),
+        format!("{plain}&sessionId=old-2&mcpgate={tag}"),
+        format!("{plain}&mcpgate={tag}&sessionId=old-2"),
+        format!("/one/mcp/messages?sessionId=old-2&mcpgate={tag}"),
+        format!("/one/mcp/admin?sessionId=old-1&mcpgate={tag}"),
+        "/one/mcp/messages?session_id=old-1".to_owned(),
+        format!("/one/mcp?mcpgate={tag}"),
+    ] {
+        assert_eq!(post(&at, &at.ada, &turned).await, 404, "{turned}");
+    }
+    let two = format!("Bearer {}", tokens(&at.gateway, &at.client, "ada", "two").await.access);
+    assert_eq!(post(&at, &two, &endpoint.replace("/one/", "/two/")).await, 404);
+    assert_eq!(at.server.count(), before, "the upstream heard of it");
+    // Without an address that was given out, requests go below the configured one, and not elsewhere.
+    post(&at, &at.ada, "/one/mcp/messages").await;
+    assert!(
+        at.server.last().starts_with("POST /sse/messages HTTP/1.1\r\n"),
+        "{}",
+        at.server.last()
+    );
+    assert_eq!(post(&at, &at.bob, &his).await, 202);
+}
+
+/// Spec: K7
+#[tokio::test]
+async fn an_endpoint_is_rewritten_however_it_is_said() {
+    type Says = fn(std::net::SocketAddr, &str) -> String;
+    let says: [Says; 6] = [
+        |_, id| format!("event: endpoint\ndata: messages?sessionId={id}\n\n"),
+        |own, id| format!("event: endpoint\ndata: http://{own}/messages?sessionId={id}\n\n"),
+        |own, id| {
+            format!(
+                ": hello\n\nevent: endpoint\ndata: http://localhost:{}/messages?sessionId={id}\n\n",
+                own.port()
+            )
+        },
+        |_, id| format!("data:/messages?sessionId={id}\rid: 1\revent:endpoint\r\r"),
+        |_, id| format!("retry: 100\n\nevent: endpoint\r\ndata: /messages?sessionId={id}\r\n\r\n"),
+        |_, id| format!("\u{feff}event: endpoint\ndata: /messages?sessionId={id}\n\n"),
+    ];
+    for (index, says) in says.into_iter().enumerate() {
+        let at = Bound::before(McpServer::announcing(says).await, "/sse", "").await;
+        let mut open = Open::get(&at, &at.ada, "/one/mcp").await;
+        open.hears("mcpgate=").await;
+        let said = open
+            .text
+            .split(['\r', '\n'])
+            .find_map(|line| line.strip_prefix("data:"))
+            .unwrap()
+            .trim_start()
+            .to_owned();
+        let target = said.strip_prefix(&at.gateway.origin()).unwrap_or(&said);
+        assert!(
+            target.starts_with("/one/mcp/messages?sessionId=old-1&"),
+            "{index}: {said}"
+        );
+        assert_eq!(said.starts_with("http"), index == 1 || index == 2, "{index}: {said}");
+        assert_eq!(post(&at, &at.ada, target).await, 202, "{index}");
+        assert!(
+            at.server.last().starts_with("POST /messages?sessionId=old-1 "),
+            "{index}"
+        );
+        open.hears("\"ping\"").await;
+    }
+}
+
+/// An endpoint that is not the upstream's: no client hears of it.
+///
+/// Spec: K7
+#[tokio::test]
+async fn an_endpoint_that_leads_elsewhere_ends_the_stream() {
+    for evil in [
+        "//evil.example/messages",
+        "\\\\\\\\evil.example/messages",
+        "/\\\\evil.example/messages",
+        "https://evil.example/messages",
+        "http://{own}@evil.example/messages",
+        "http://user@{own}/messages",
+        "http://127.0.0.1:1/messages",
+        "https://{own}/messages",
+        "javascript:alert(1)",
+        "data:text/plain,x",
+        "/a//b",
+        "/a%2f..%2fb",
+        "",
+    ] {
+        let server = McpServer::announcing(move |own, _| {
+            let data = evil.replace("\\\\", "\\").replace("{own}", &own.to_string());
+            format!("event: endpoint\ndata: {data}\n\n")
+        })
+        .await;
+        let at = Bound::before(server, "/sse", "").await;
+        let mut open = Open::get(&at, &at.ada, "/one/mcp").await;
+        assert!(!open.ends(Duration::from_secs(5)).await, "{evil}: an end in order");
+        assert_eq!(open.text, "", "{evil}");
+        at.server.until_abandoned(1).await;
+        assert!(
+            at.gateway
+                .metrics()
+                .await
+                .contains("mcpgate_upstream_errors_total{kind=\"protocol\",upstream=\"one\"} 1"),
+            "{evil}"
+        );
+    }
+    let endless = McpServer::announcing(|_, _| format!("event: endpoint\ndata: /{}", "x".repeat(20 << 10))).await;
+    let at = Bound::before(endless, "/sse", "").await;
+    let mut open = Open::get(&at, &at.ada, "/one/mcp").await;
+    assert!(!open.ends(Duration::from_secs(5)).await);
+    assert_eq!(open.text, "");
+}
+
+/// Spec: K6, K7
+#[tokio::test]
+async fn what_is_no_endpoint_event_passes_as_it_is() {
+    let large: String = format!("data: {}\n\n", "x".repeat(40 << 10));
+    for first in [
+        "data: 1\n\nevent: endpoint\ndata: //evil.example\n\n".to_owned(),
+        "event: message\r\ndata: 1\r\n\r\n".to_owned(),
+        large,
+    ] {
+        let say = first.clone();
+        let at = Bound::before(McpServer::announcing(move |_, _| say.clone()).await, "/sse", "").await;
+        let mut open = Open::get(&at, &at.ada, "/one/mcp").await;
+        open.hears(&first).await;
+        assert_eq!(open.text, first);
+    }
+}
+
+/// Spec: K7
+#[tokio::test]
+async fn an_endpoint_is_rewritten_where_sessions_are_not_bound_too() {
+    let at = Bound::start("/sse", ", bind_sessions: false").await;
+    let mut ada = Open::get(&at, &at.ada, "/one/mcp").await;
+    let endpoint = ada.endpoint().await;
+    assert_eq!(post(&at, &at.ada, &endpoint).await, 202);
+    assert_eq!(post(&at, &at.bob, &endpoint).await, 202);
+    assert_eq!(post(&at, &at.bob, &endpoint.replace("/messages", "/admin")).await, 404);
+}
+
+// --- silence
+
+/// Spec: K4
+#[tokio::test]
+async fn a_silent_stream_gets_comments_and_only_between_events() {
+    let at = Bound::start("/sse", ", keep_alive: 1s").await;
+    let mut open = Open::get(&at, &at.ada, "/one/mcp").await;
+    open.endpoint().await;
+    let start = open.text.clone();
+    open.hears(": keepalive\n\n").await;
+    assert_eq!(open.text, format!("{start}: keepalive\n\n"));
+    at.server.say("id: 1\ndata: half");
+    open.hears("half").await;
+    open.goes_on(Duration::from_millis(2_500)).await;
+    assert!(open.text.ends_with("id: 1\ndata: half"), "{:?}", open.text);
+    at.server.say(" and half\n");
+    open.goes_on(Duration::from_millis(1_500)).await;
+    assert!(open.text.ends_with("and half\n"), "{:?}", open.text);
+    at.server.say("\n");
+    open.hears("and half\n\n: keepalive\n\n: keepalive\n\n").await;
+    at.server.say("END");
+    assert!(
+        open.ends(Duration::from_secs(5)).await,
+        "it ends as the upstream ends it"
+    );
+}
+
+/// An event without an end is passed on, and nothing of it is kept.
+///
+/// Spec: K4
+#[tokio::test]
+async fn other_answers_get_no_comments() {
+    let at = Bound::start("/mcp", ", keep_alive: 1s, limits: { idle_stream: 3s }").await;
+    let begun = at
+        .send(
+            "POST",
+            "/one/mcp",
+            &[("Authorization", &at.ada)],
+            r#"{"id":1,"method":"initialize"}"#,
+        )
+        .await;
+    assert_eq!(begun.text(), r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
+    let id = begun.header("mcp-session-id").unwrap();
+    let headers = [("Authorization", at.ada.as_str()), ("Mcp-Session-Id", id)];
+    let started = Instant::now();
+    let mut open = Open::ask(&at, "POST", "/one/mcp", &headers, r#"{"id":2,"method":"slow"}"#).await;
+    // Comments are the gateway's: they are no sign of life of the upstream.
+    assert!(!open.ends(Duration::from_secs(5)).await);
+    assert!(started.elapsed() >= Duration::from_millis(2_900));
+    assert_eq!(open.text, ": keepalive\n\n".repeat(2));
+}
+
+/// Spec: K4
+#[tokio::test]
+async fn comments_can_be_switched_off() {
+    let at = Bound::start("/sse", ", keep_alive: none").await;
+    let mut open = Open::get(&at, &at.ada, "/one/mcp").await;
+    let endpoint = open.endpoint().await;
+    open.goes_on(Duration::from_millis(1_500)).await;
+    assert!(open.text.ends_with(&format!("{endpoint}\r\n\r\n")), "{}", open.text);
+}
+
+/// Spec: K3
+#[tokio::test]
+async fn a_client_that_leaves_ends_the_stream_upstream() {
+    let at = Bound::start("/sse", "").await;
+    let mut open = Open::get(&at, &at.ada, "/one/mcp").await;
+    open.endpoint().await;
+    drop(open);
+    at.server.until_abandoned(1).await;
+}
+
+// --- the end of a token
+
+/// Spec: H11
+#[tokio::test]
+async fn a_stream_ends_when_its_token_expires() {
+    let at = Bound::start("/sse", "").await;
+    let mut first = Open::get(&at, &at.ada, "/one/mcp").await;
+    first.endpoint().await;
+    at.gateway.advance(1_800);
+    let client = register(&at.gateway, json!({})).await;
+    let later = format!("Bearer {}", tokens(&at.gateway, &client, "ada", "one").await.access);
+    let mut second = Open::get(&at, &later, "/one/mcp").await;
+    second.endpoint().await;
+    first.goes_on(Duration::from_secs(2)).await;
+    at.gateway.advance(1_801);
+    assert!(
+        first.ends(Duration::from_secs(3)).await,
+        "between events a stream ends in order"
+    );
+    second.goes_on(Duration::from_millis(1_500)).await;
+    at.server.until_abandoned(1).await;
+}
+
+/// In the middle of an event the end must not look like one.
+///
+/// Spec: H11
+#[tokio::test]
+async fn a_stream_that_is_cut_does_not_look_whole() {
+    let at = Bound::start("/sse", "").await;
+    let mut open = Open::get(&at, &at.ada, "/one/mcp").await;
+    open.endpoint().await;
+    at.server.say("data: half");
+    open.hears("half").await;
+    at.gateway.advance(3_601);
+    assert!(!open.ends(Duration::from_secs(3)).await);
+}
+
+/// Spec: H11
+#[tokio::test]
+async fn a_stream_ends_when_its_token_is_revoked_and_no_other_does() {
+    let at = Bound::start("/sse", "").await;
+    let client = register(&at.gateway, json!({})).await;
+    let (one, other) = (
+        tokens(&at.gateway, &client, "ada", "one").await,
+        tokens(&at.gateway, &client, "bob", "one").await,
+    );
+    let bearer = |tokens: &Tokens| format!("Bearer {}", tokens.access);
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        streams.push(Open::get(&at, &bearer(&one), "/one/mcp").await);
+    }
+    let mut spared = Open::get(&at, &bearer(&other), "/one/mcp").await;
+    spared.goes_on(Duration::from_millis(1_500)).await;
+    let revoke = async |token: &str| {
+        let pairs = [("token", token), ("client_id", client.id.as_str())];
+        assert_eq!(at.gateway.post_form("/revoke", &[], &pairs).await.status, 200);
+    };
+    revoke(&one.access).await;
+    for stream in &mut streams {
+        assert!(stream.ends(Duration::from_secs(3)).await);
+    }
+    // So does the whole family, with its refresh token.
+    spared.goes_on(Duration::from_millis(1_500)).await;
+    revoke(&other.refresh).await;
+    assert!(spared.ends(Duration::from_secs(3)).await);
+    at.server.until_abandoned(4).await;
+}
+
+/// Also one that has only just begun, whose token nobody has written down yet.
+///
+/// Spec: H11
+#[tokio::test]
+async fn a_stream_that_begins_while_its_token_is_revoked_ends() {
+    let at = Bound::start("/sse", "").await;
+    let client = register(&at.gateway, json!({})).await;
+    let own = tokens(&at.gateway, &client, "ada", "one").await;
+    let mut open = Open::get(&at, &format!("Bearer {}", own.access), "/one/mcp").await;
+    let pairs = [("token", own.access.as_str()), ("client_id", client.id.as_str())];
+    assert_eq!(at.gateway.post_form("/revoke", &[], &pairs).await.status, 200);
+    assert!(open.ends(Duration::from_secs(3)).await);
+}
+
+/// Spec: H11
+#[tokio::test]
+async fn a_stream_ends_when_its_client_is_deleted() {
+    let at = Bound::start("/sse", "").await;
+    let metadata = json!({ "client_name": "Short", "redirect_uris": ["http://127.0.0.1:5555/cb"], "token_endpoint_auth_method": "none" });
+    let registered = at
+        .gateway
+        .post(
+            "/register",
+            &[("Content-Type", "application/json")],
+            &metadata.to_string(),
+        )
+        .await
+        .json();
+    let text = |name: &str| registered[name].as_str().unwrap().to_owned();
+    let client = crate::person::Client {
+        id: text("client_id"),
+        secret: None,
+        redirect: "http://127.0.0.1:5555/cb".to_owned(),
+    };
+    let own = tokens(&at.gateway, &client, "ada", "one").await;
+    let mut open = Open::get(&at, &format!("Bearer {}", own.access), "/one/mcp").await;
+    open.goes_on(Duration::from_millis(1_500)).await;
+    let uri = text("registration_client_uri");
+    let target = uri.strip_prefix(&at.gateway.origin()).unwrap();
+    let authorization = format!("Bearer {}", text("registration_access_token"));
+    assert_eq!(
+        at.send("DELETE", target, &[("Authorization", &authorization)], "")
+            .await
+            .status,
+        204
+    );
+    assert!(open.ends(Duration::from_secs(3)).await);
+}
+
+/// A new token is for new requests; a stream goes by the one that it was opened with.
+///
+/// Spec: H11
+#[tokio::test]
+async fn a_refreshed_token_does_not_keep_an_old_stream_alive() {
+    let at = Bound::start("/sse", "").await;
+    let client = register(&at.gateway, json!({})).await;
+    let own = tokens(&at.gateway, &client, "ada", "one").await;
+    let mut open = Open::get(&at, &format!("Bearer {}", own.access), "/one/mcp").await;
+    open.endpoint().await;
+    at.gateway.advance(3_000);
+    let refreshed = crate::person::refresh(&at.gateway, &client, &own.refresh).await;
+    assert_eq!(refreshed.status, 200, "{}", refreshed.text());
+    open.goes_on(Duration::from_millis(1_500)).await;
+    at.gateway.advance(601);
+    assert!(open.ends(Duration::from_secs(3)).await);
+}
