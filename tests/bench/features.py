@@ -34,7 +34,7 @@ FEATURES = [
     Feature("tool rules, 300 bytes", "rules"),
     Feature("tool rules, 1 KiB", "rules", "call-kib"),
     Feature("a list of 20 tools, filtered", "filter", "list"),
-    Feature("within an MCP session", "default", "session", "default", "call"),
+    Feature("`bind_sessions`, within a session", "default", "session", "unbound"),
     Feature("`identity_jwt`", "identity"),
     Feature("`requests_per_minute`", "rates"),
     Feature("TLS", "tls", "tls", "default", "call"),
@@ -50,6 +50,7 @@ def gateways(upstream, nginx, certificate):
     near = lambda variant: f"127.0.0.1:{nginx[variant]}"
     return {
         "default": make("default"),
+        "unbound": make("unbound", in_upstream="    bind_sessions: false\n"),
         "quiet": make("quiet", env={"RUST_LOG": "info,mcpgate::access=off"}),
         "rules": make("rules", in_upstream=RULES, top="scopes:\n  - { name: \"bench:write\" }\n"),
         "filter": make("filter", in_upstream=LIST_RULES),
@@ -74,7 +75,7 @@ def measure(at, load, seconds, scratch, files):
         case "list":
             return tools.wrk(plain, at.token, seconds, scratch, body=tools.LIST)
         case "session":
-            return tools.wrk(plain, at.token, seconds, scratch, headers={"Mcp-Session-Id": at.mcp_session})
+            return tools.wrk(plain, at.token, seconds, scratch, headers={"Mcp-Session-Id": at.session()})
         case "cold" | "warm":
             return tools.wrk(plain, files[load], seconds, scratch)
         case "tls":

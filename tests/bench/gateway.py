@@ -70,6 +70,7 @@ class Gateway:
             self.token = self.person.tokens()["access_token"]
         return self.child
 
+    @functools.cache
     def session(self):
         """The id of an MCP session, as clients of the gateway see it."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)

@@ -186,7 +186,6 @@ def priced(bench):
     for name, at in gateways.items():
         if not problems[name]:
             at.start(bench.scratch, sign_in=name != "cold")
-    gateways["default"].mcp_session = gateways["default"].session()
     for turn in range(ROUNDS):
         for feature in features.FEATURES:
             if feature.label not in found:
