@@ -1,7 +1,7 @@
 # `make` shows what there is.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench fuzz setup clean
+.PHONY: help demo test bench fuzz soak setup clean
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,11 @@ bench: ## Measure, and write docs/benchmarks.md
 fuzz: ## Give every parser of outside text nonsense, FUZZ_SECONDS (20) each
 	@tests/setup.sh fuzz
 	@fuzz/run.sh
+
+soak: ## Load it for SOAK_SECONDS (600), with reloads, revocations and dying upstreams: nothing lost, crossed or leaked
+	@tests/setup.sh build
+	cargo build --release --locked --bin mcpgate
+	@python3 tests/soak/run.py
 
 setup: ## Install what `make test` needs
 	@tests/setup.sh test

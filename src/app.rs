@@ -1,6 +1,10 @@
 //! The composition root: the only file that knows everyone. It turns a [`Config`] into a running gateway and stops it.
 
+mod reload;
+mod watch;
+
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,24 +14,26 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch as channel};
 use tokio::task::JoinHandle;
 
 use crate::config::{Config, StoreConfig};
 use crate::domain::clock::Clock;
-use crate::domain::rate::Rates;
 use crate::fetch::{self, Fetcher, Reach, SystemNetwork};
 use crate::identity::Identity;
 use crate::mcp::session::Sessions;
 use crate::oauth::Endpoints;
 use crate::oauth::dpop::Proofs;
-use crate::oauth::keyring::Keyring;
 use crate::oauth::remote::Remote;
 use crate::proxy::Gateway;
 use crate::proxy::listener::{Bound, Live};
 use crate::store::sled::{Observer, SledStore};
 use crate::store::{Store, StoreError};
 use crate::telemetry::{Metrics, MetricsError};
+use reload::Reloader;
+use watch::Watch;
+
+pub use reload::ReloadError;
 
 /// How long event streams may go on after the signal to stop. Service managers kill after 30 s by default, so this is less.
 pub const DRAIN_GRACE: Duration = Duration::from_secs(20);
@@ -58,6 +64,9 @@ pub enum StartError {
     /// Nobody can be asked.
     #[error(transparent)]
     Fetch(#[from] fetch::SetupError),
+    /// The configuration cannot be put into practice.
+    #[error("{0}")]
+    Gateway(String),
 }
 
 /// A gateway that runs.
@@ -66,9 +75,10 @@ pub struct Running {
     pub addresses: Vec<SocketAddr>,
     /// Where `/metrics`, `/healthz` and `/readyz` are.
     pub admin: SocketAddr,
-    /// The authorization server's parts.
-    pub endpoints: Arc<Endpoints>,
-    stop: watch::Sender<bool>,
+    store: Arc<dyn Store>,
+    reloader: Arc<Reloader>,
+    read_again: Arc<Notify>,
+    stop: channel::Sender<bool>,
     proxy: JoinHandle<()>,
     background: Vec<JoinHandle<()>>,
 }
@@ -78,7 +88,7 @@ pub struct Running {
 struct Admin {
     metrics: Arc<Metrics>,
     store: Arc<dyn Store>,
-    stopping: watch::Receiver<bool>,
+    stopping: channel::Receiver<bool>,
 }
 
 /// Passes the store's timings on to the metrics.
@@ -92,6 +102,18 @@ struct Fetches(Arc<Metrics>);
 /// # Errors
 /// If the store or an address cannot be had.
 pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, StartError> {
+    start_on(config, clock, |store| store).await
+}
+
+/// The same on what `choose` makes of the opened store: tests give it one that fails or stalls when it is told to.
+///
+/// # Errors
+/// Those of [`start`].
+pub async fn start_on(
+    config: Config,
+    clock: Arc<dyn Clock>,
+    choose: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>,
+) -> Result<Running, StartError> {
     let config = Arc::new(config);
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"))?);
     let listen_error = |address: String| move |source| StartError::Listen { address, source };
@@ -119,23 +141,23 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Sta
         operation: "opening",
         source: source.into(),
     })?;
-    let store: Arc<dyn Store> = Arc::new(opened?);
+    let store = choose(Arc::new(opened?));
     let remote = remote(&config, &clock, &metrics)?;
     let endpoints = Arc::new(Endpoints {
-        remote,
+        remote: Arc::new(remote),
         identity: Arc::new(Identity::new(Arc::clone(&config))),
         signing_key: store.signing_key("browser").await?,
         sessions: Sessions::new(&store.signing_key("sessions").await?),
         store: Arc::clone(&store),
         metrics: Arc::clone(&metrics),
-        keyring: Keyring::default(),
-        proofs: Proofs::new(store.signing_key("dpop").await?, clock.now()),
-        limits: Rates::new(),
+        keyring: Arc::default(),
+        proofs: Arc::new(Proofs::new(store.signing_key("dpop").await?, clock.now())),
+        limits: Arc::default(),
         clock: Arc::clone(&clock),
         config,
     });
 
-    let (stop, stopping) = watch::channel(false);
+    let (stop, stopping) = channel::channel(false);
     let admin_state = Admin {
         metrics,
         store: Arc::clone(&store),
@@ -146,12 +168,16 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Sta
         tokio::spawn(keep_tidy(Arc::clone(&store), clock)),
     ];
     let addresses = bound.addresses();
-    let live = Arc::new(Live::new(Gateway::new(Arc::clone(&endpoints))));
+    let gateway = Gateway::new(Arc::clone(&endpoints)).map_err(StartError::Gateway)?;
+    let live = Arc::new(Live::new(gateway));
+    let reloader = Arc::new(Reloader::new(Arc::clone(&live), endpoints));
     let proxy = tokio::spawn(bound.serve(live, stopping, DRAIN_GRACE));
     Ok(Running {
         addresses,
         admin,
-        endpoints,
+        store,
+        reloader,
+        read_again: Arc::default(),
         stop,
         proxy,
         background,
@@ -161,6 +187,33 @@ pub async fn start(config: Config, clock: Arc<dyn Clock>) -> Result<Running, Sta
 // === impl Running ===
 
 impl Running {
+    /// The authorization server's parts, as they are in force now.
+    #[must_use]
+    pub fn endpoints(&self) -> Arc<Endpoints> {
+        self.reloader.endpoints()
+    }
+
+    /// Puts another configuration in force. What cannot change while the gateway runs, in sentences.
+    ///
+    /// # Errors
+    /// Why the old one stays.
+    pub fn put_in_force(&self, config: Config) -> Result<Vec<String>, ReloadError> {
+        self.reloader.put_in_force(config)
+    }
+
+    /// From now on the configuration is what this file says: it is read again when somebody asks, and when it changes if
+    /// that is wanted here or by the configuration.
+    pub fn follow(&mut self, path: PathBuf, watch: bool) {
+        let (reloader, read_again) = (Arc::clone(&self.reloader), Arc::clone(&self.read_again));
+        self.background
+            .push(tokio::spawn(follow(reloader, read_again, path, watch)));
+    }
+
+    /// Reads the file again that is followed. Comes back at once; the log says what came of it.
+    pub fn read_again(&self) {
+        self.read_again.notify_one();
+    }
+
     /// Stops accepting, lets what is in flight finish (event streams for at most [`DRAIN_GRACE`]), closes the store.
     ///
     /// # Errors
@@ -176,7 +229,7 @@ impl Running {
             // Gone only now, and its port and its hold on the store with it; that it was aborted is no news.
             let _ = task.await;
         }
-        self.endpoints.store.close().await
+        self.store.close().await
     }
 }
 
@@ -210,6 +263,26 @@ fn remote(config: &Config, clock: &Arc<dyn Clock>, metrics: &Arc<Metrics>) -> Re
         Reach::Public
     };
     Ok(Remote::new(fetcher(strangers)?, fetcher(Reach::Anywhere)?))
+}
+
+/// Reads the configuration again whenever somebody asks or it changes, for ever.
+async fn follow(reloader: Arc<Reloader>, read_again: Arc<Notify>, path: PathBuf, watch: bool) {
+    let mut files = Watch::default();
+    files.have_read(&reloader.endpoints().config.files);
+    let mut look = tokio::time::interval(watch::EVERY);
+    loop {
+        let asked = tokio::select! {
+            () = read_again.notified() => true,
+            _ = look.tick() => false,
+        };
+        let watching = asked || watch || reloader.endpoints().config.watch_files;
+        let changed = watching && files.has_changed();
+        if (asked || changed)
+            && let Some(read) = reloader.read(&path).await
+        {
+            files.have_read(&read);
+        }
+    }
 }
 
 /// Removes what has expired and gives its space back, for ever.

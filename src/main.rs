@@ -8,7 +8,8 @@ use std::sync::Arc;
 use clap::{Parser, Subcommand, ValueEnum};
 use mcpgate::app::{self, Running};
 use mcpgate::config::{self, Config};
-use mcpgate::domain::clock::SystemClock;
+use mcpgate::domain::clock::{Clock as _, SystemClock};
+use mcpgate::telemetry::lines::Lines;
 use mcpgate::{demo, identity};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -41,7 +42,13 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Run the gateway (the default)
-    Serve(ConfigurationFile),
+    Serve {
+        #[command(flatten)]
+        configuration: ConfigurationFile,
+        /// Take changes of the configuration and of the files that it names, as SIGHUP does
+        #[arg(long)]
+        watch: bool,
+    },
     /// Run it with a small MCP server built in and nothing to configure
     Demo,
     /// Read and check the configuration; print every problem
@@ -65,14 +72,17 @@ enum LogFormat {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match arguments
-        .command
-        .unwrap_or(Command::Serve(arguments.configuration.clone()))
-    {
-        Command::Serve(own) => match load(&own.or(&arguments.configuration)) {
-            Ok(config) => run(arguments.log_format, serve(config, own.or(&arguments.configuration))),
-            Err(code) => code,
-        },
+    match arguments.command.unwrap_or(Command::Serve {
+        configuration: arguments.configuration.clone(),
+        watch: false,
+    }) {
+        Command::Serve { configuration, watch } => {
+            let path = configuration.or(&arguments.configuration);
+            match load(&path) {
+                Ok(config) => run(arguments.log_format, serve(config, path, watch)),
+                Err(code) => code,
+            }
+        }
         Command::Demo => run(arguments.log_format, run_demo()),
         Command::Check(own) => check(&own.or(&arguments.configuration)),
         Command::HashPassword => hash_password(),
@@ -101,6 +111,20 @@ fn check(path: &Path) -> ExitCode {
         Ok(config) => {
             let mut out = std::io::stdout();
             let _ = writeln!(out, "{}: fine", path.display());
+            let now = SystemClock.now();
+            for certificate in config.certificates() {
+                let state = if certificate.is_valid_at(now) {
+                    ""
+                } else {
+                    "  NOT VALID NOW"
+                };
+                let _ = writeln!(
+                    out,
+                    "  certificate for {}, valid until {}{state}",
+                    certificate.names().join(", "),
+                    certificate.expiry_date(),
+                );
+            }
             for upstream in &config.upstreams {
                 let scheme = if upstream.url.tls { "https" } else { "http" };
                 let _ = writeln!(
@@ -174,25 +198,28 @@ fn read_password() -> Result<Zeroizing<String>, String> {
 fn run(format: LogFormat, command: impl Future<Output = ExitCode>) -> ExitCode {
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("info,pingora_core=error,pingora_proxy=error,rmcp=warn"));
+    let lines = match Lines::to(std::io::stderr()) {
+        Ok(lines) => lines,
+        Err(error) => return failed(&format!("cannot start: {error}")),
+    };
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(lines.clone())
         .with_ansi(std::io::stderr().is_terminal());
     match format {
         LogFormat::Text => log.with_target(false).init(),
         LogFormat::Json => log.json().flatten_event(true).init(),
     }
     raise_file_limit();
-    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let ended = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(command),
-        Err(error) => {
-            eprintln!("mcpgate: cannot start: {error}");
-            ExitCode::from(FAILED)
-        }
-    }
+        Err(error) => failed(&format!("cannot start: {error}")),
+    };
+    lines.flush();
+    ended
 }
 
-async fn serve(config: Config, path: PathBuf) -> ExitCode {
+async fn serve(config: Config, path: PathBuf, watch: bool) -> ExitCode {
     let started = match Signals::listen() {
         Ok(signals) => app::start(config, Arc::new(SystemClock))
             .await
@@ -203,7 +230,9 @@ async fn serve(config: Config, path: PathBuf) -> ExitCode {
     match started {
         Ok((running, signals)) => {
             announce(&running);
-            until_told_to_stop(running, signals, Some(&path)).await
+            let mut running = running;
+            running.follow(path, watch);
+            until_told_to_stop(running, signals).await
         }
         Err(message) => failed(&message),
     }
@@ -219,7 +248,7 @@ async fn run_demo() -> ExitCode {
             announce(&running);
             // A terminal that is gone is no reason not to serve.
             let _ = write!(std::io::stdout(), "{introduction}");
-            until_told_to_stop(running, signals, None).await
+            until_told_to_stop(running, signals).await
         }
         Err(message) => failed(&message),
     }
@@ -258,12 +287,12 @@ impl Signals {
 }
 
 /// SIGTERM and SIGINT drain and leave; SIGHUP reads the configuration again.
-async fn until_told_to_stop(running: Running, mut signals: Signals, path: Option<&Path>) -> ExitCode {
+async fn until_told_to_stop(running: Running, mut signals: Signals) -> ExitCode {
     loop {
         tokio::select! {
             _ = signals.terminate.recv() => break,
             _ = signals.interrupt.recv() => break,
-            _ = signals.hang_up.recv() => check_again(path),
+            _ = signals.hang_up.recv() => running.read_again(),
         }
     }
     tracing::info!("stopping: letting what is in flight finish");
@@ -277,19 +306,6 @@ async fn until_told_to_stop(running: Running, mut signals: Signals, path: Option
             }
         },
         _ = signals.interrupt.recv() => ExitCode::SUCCESS,
-    }
-}
-
-/// This version takes a new configuration at start only; what it can do on SIGHUP is to say whether it would.
-fn check_again(path: Option<&Path>) {
-    match path.map(config::load) {
-        Some(Ok(_)) => {
-            tracing::warn!("the configuration is fine; restart to put it in force, the old one stays until then");
-        }
-        Some(Err(problems)) => {
-            tracing::error!("the configuration has problems, the old one stays in force:\n{problems}");
-        }
-        None => tracing::warn!("the demo has no configuration to read again"),
     }
 }
 

@@ -3,6 +3,8 @@
 //! A label is an enum or an upstream's configured name, never anything that a caller can choose. The log never holds a
 //! token, a code, a cookie, a query string or a body.
 
+pub mod lines;
+
 use std::time::Duration;
 
 use prometheus::{
@@ -75,6 +77,17 @@ pub enum LoginOutcome {
     Throttled,
 }
 
+/// What came of reading the configuration again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reload {
+    /// All of it is in force.
+    Applied,
+    /// It is in force, except for what cannot change without a restart.
+    NeedsRestart,
+    /// The old one stays.
+    Refused,
+}
+
 /// How tokens came to be issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum IssuedBy {
@@ -109,6 +122,9 @@ pub struct Metrics {
     store_operations: HistogramVec,
     upstream_errors: IntCounterVec,
     open_connections: IntGauge,
+    reloads: IntCounterVec,
+    last_reload: IntGauge,
+    certificates: IntGaugeVec,
 }
 
 /// Counts an open event stream until it is dropped.
@@ -185,6 +201,18 @@ impl LoginOutcome {
     }
 }
 
+impl Reload {
+    /// The label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::NeedsRestart => "needs_restart",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 impl IssuedBy {
     /// The label.
     #[must_use]
@@ -240,6 +268,19 @@ impl Metrics {
         registry.register(Box::new(open_streams.clone()))?;
         let open_connections = IntGauge::new("open_connections", "Client connections that are open now.")?;
         registry.register(Box::new(open_connections.clone()))?;
+        let last_reload = IntGauge::new(
+            "config_last_reload_success_timestamp_seconds",
+            "When the configuration in force was put in force.",
+        )?;
+        registry.register(Box::new(last_reload.clone()))?;
+        let certificates = IntGaugeVec::new(
+            Opts::new(
+                "certificate_expires_timestamp_seconds",
+                "When a certificate of the gateway expires, by the first name that it is for.",
+            ),
+            &["name"],
+        )?;
+        registry.register(Box::new(certificates.clone()))?;
         let overhead = Histogram::with_opts(
             HistogramOpts::new(
                 "gateway_overhead_seconds",
@@ -280,6 +321,13 @@ impl Metrics {
             logins: counter("logins_total", "Sign-ins.", &["provider", "outcome"])?,
             open_streams,
             open_connections,
+            reloads: counter(
+                "config_reloads_total",
+                "How often the configuration was read again, and what came of it.",
+                &["outcome"],
+            )?,
+            last_reload,
+            certificates,
             store_operations: histogram(
                 "store_operation_seconds",
                 "Time that the store took.",
@@ -345,6 +393,31 @@ impl Metrics {
         self.store_operations
             .with_label_values(&[operation])
             .observe(took.as_secs_f64());
+    }
+
+    /// Counts a configuration that was read again.
+    pub fn reloaded(&self, outcome: Reload) {
+        self.reloads.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    /// Notes when the configuration in force was put in force.
+    pub fn reloaded_at(&self, seconds: u64) {
+        self.last_reload.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+    }
+
+    /// Notes which certificates there are: names of the configuration, and when they expire. Of two for one name the first
+    /// to expire counts.
+    pub fn certificates<'c>(&self, all: impl Iterator<Item = (&'c str, u64)>) {
+        self.certificates.reset();
+        for (name, expires) in all {
+            let gauge = self.certificates.with_label_values(&[name]);
+            let expires = i64::try_from(expires).unwrap_or(i64::MAX);
+            gauge.set(if gauge.get() == 0 {
+                expires
+            } else {
+                gauge.get().min(expires)
+            });
+        }
     }
 
     /// Counts one open connection until the guard is dropped.

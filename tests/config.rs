@@ -132,6 +132,7 @@ fn the_example_shows_the_defaults() {
         "users[].name",
         "users[].groups",
         "upstreams[].host",
+        "upstreams[].tls",
         "outbound.ca",
     ];
     let shown = keys_of(EXAMPLE);
@@ -331,11 +332,14 @@ fn everything_that_may_be_said_is_read() {
     headers: { Authorization: Bearer xyz, X-Key: {env: A_SECRET}, Cookie: a=b }
     identity_headers: { X-User: subject, X-Mail: email, X-Client: client_id, X-Name: name, X-Who: username, X-Groups: groups, X-Scope: scope }
     allowed_origins: ['https://claude.ai', 'http://localhost:6274', '*']
+    http2: true
     limits: { body: 65536, connect_timeout: 1s, response_timeout: 1h, idle_stream: 1d, requests_per_minute: 60 }
   - { name: root, path: /, host: 'root.example.com:8443', url: 'https://[::1]/x' }
-  - { name: two, path: /one/mcp/, url: 'https://mcp.internal:9/' }
+  - { name: two, path: /one/mcp/, url: 'https://mcp.internal:9/', tls: {ca: tls/cert.pem, cert: tls/site-cert.pem, key: tls/site-key.pem, server_name: MCP.internal} }
   - { name: three, path: /one/mcp-other, url: 'http://example.com' }
-listen: [ '127.0.0.1:1', {address: '[::1]:1'}, {address: 0.0.0.0:8443, tls: {cert: tls/cert.pem, key: tls/key.pem}} ]
+listen: [ '127.0.0.1:1', {address: '[::1]:1'}, {address: 0.0.0.0:8443, tls: {cert: tls/cert.pem, key: tls/key.pem}}, {address: 0.0.0.0:8444, http2: false, proxy_protocol: true, tls: [{cert: tls/cert.pem, key: tls/key.pem}, {cert: tls/site-cert.pem, key: tls/site-key.pem}]} ]
+trusted_proxies: [10.0.0.0/8, 192.0.2.7, '2001:db8::/32']
+watch_files: true
 admin: {listen: '127.0.0.1:2'}
 store: {sled: {path: /var/lib/mcpgate}}
 oauth:
@@ -385,8 +389,36 @@ scopes:
         (config.upstreams[3].url.port, config.upstreams[3].url.path.as_str()),
         (80, "/")
     );
-    assert_eq!(config.listen.len(), 3);
-    config.listen[2].tls.as_ref().unwrap().server_config().unwrap();
+    assert_eq!(config.listen.len(), 4);
+    let tls = config.listen[2].tls.as_ref().unwrap();
+    assert!(tls.http2 && !config.listen[2].proxy_protocol);
+    assert_eq!(tls.server_config().unwrap().alpn_protocols, [&b"h2"[..], b"http/1.1"]);
+    let tls = config.listen[3].tls.as_ref().unwrap();
+    assert!(!tls.http2 && config.listen[3].proxy_protocol);
+    assert_eq!(tls.server_config().unwrap().alpn_protocols, [b"http/1.1"]);
+    assert_eq!(tls.certificates[0].names(), ["localhost"]);
+    assert_eq!(tls.certificates[1].names(), ["localhost"]);
+    assert!(config.trusted_proxies.contain("10.9.9.9".parse().unwrap()) && config.watch_files);
+    assert!(!config.trusted_proxies.contain("192.0.2.8".parse().unwrap()));
+    let upstream = &config.upstreams[2].tls;
+    assert_eq!(upstream.server_name.as_deref(), Some("mcp.internal"));
+    assert_eq!(upstream.authorities.as_ref().map(Vec::len), Some(1));
+    assert_eq!(upstream.certificate.as_ref().unwrap().title(), "localhost");
+    upstream.client_config(true).unwrap();
+    assert!(config.upstreams[0].http2 && !config.upstreams[2].http2);
+    let files: Vec<_> = config
+        .files
+        .iter()
+        .map(|path| path.strip_prefix("tests/fixtures").unwrap())
+        .collect();
+    let read = [
+        "secret.txt",
+        "tls/cert.pem",
+        "tls/key.pem",
+        "tls/site-cert.pem",
+        "tls/site-key.pem",
+    ];
+    assert_eq!(files, read.map(Path::new));
     assert_eq!(
         config.store,
         StoreConfig::Sled {
@@ -556,7 +588,6 @@ oauth: { clients: [ { client_id: c, client_secret: the secret of the client, red
 const WRONG: &[(&str, &str, usize, &str)] = &[
     // keys
     ("lissten: 127.0.0.1:1", "lissten", 9, "did you mean `listen`?"),
-    ("trusted_proxies: []", "trusted_proxies", 9, "not known in this version"),
     ("identity_providers: []", "identity_providers", 9, "not known in this version"),
     ("\"a\\nb\": 1", "a\\nb", 9, "not known"),
     ("store: { postgres: { url: x } }", "store.postgres", 9, "not known in this version; known here: sled"),
@@ -604,6 +635,17 @@ const WRONG: &[(&str, &str, usize, &str)] = &[
     ("listen: [{address: 127.0.0.1:1, tls: {cert: tls/key.pem, key: tls/key.pem}}]", "listen[0].tls.cert", 9, "holds no certificate"),
     ("listen: [{address: 127.0.0.1:1, tls: {cert: tls/cert.pem, key: tls/cert.pem}}]", "listen[0].tls.key", 9, "holds no private key"),
     ("listen: [{address: 127.0.0.1:1, tls: {cert: tls/cert.pem, key: tls/other-key.pem}}]", "listen[0].tls", 9, "cannot be used together"),
+    ("listen: [{address: 127.0.0.1:1, tls: [{cert: tls/cert.pem, key: tls/key.pem}, {cert: tls/cert.pem, key: tls/site-key.pem}]}]", "listen[0].tls[1]", 9, "cannot be used together"),
+    ("listen: [{address: 127.0.0.1:1, tls: []}]", "listen[0].tls", 9, "must have 1 to 64 certificates"),
+    ("listen: [{address: 127.0.0.1:1, tls: [{cert: tls/cert.pem}]}]", "listen[0].tls[0].key", 9, "is missing"),
+    ("listen: [{address: 127.0.0.1:1, http2: true}]", "listen[0].http2", 9, "is for listeners with `tls`"),
+    ("listen: [{address: 127.0.0.1:1, proxy_protocol: true}]", "listen[0].proxy_protocol", 9, "needs trusted_proxies"),
+    ("trusted_proxies: 10.0.0.0/8", "trusted_proxies", 9, "must be a list"),
+    ("trusted_proxies: [10.0.0.1/8]", "trusted_proxies[0]", 9, "write 10.0.0.0/8"),
+    ("trusted_proxies: [0.0.0.0/0]", "trusted_proxies[0]", 9, "is everybody"),
+    ("trusted_proxies: ['::/0']", "trusted_proxies[0]", 9, "is everybody"),
+    ("trusted_proxies: [proxy.internal]", "trusted_proxies[0]", 9, "is not an address or a network"),
+    ("watch_files: yes please", "watch_files", 9, "must be true or false"),
     // oauth
     ("oauth: { code_expires_in: 600 }", "oauth.code_expires_in", 9, "has no unit; write 600s"),
     ("oauth: { code_expires_in: 10 minutes }", "oauth.code_expires_in", 9, "is not a duration"),
@@ -739,6 +781,13 @@ const WRONG: &[(&str, &str, usize, &str)] = &[
     ("    keep_alive: 25", "upstreams[0].keep_alive", 9, "has no unit; write 25s"),
     ("    keep_alive: 0s", "upstreams[0].keep_alive", 9, "must be between 1s and 1h"),
     ("    limits: { body: 4MB }", "upstreams[0].limits.body", 9, "is not a size; write 64KiB or 4MiB"),
+    ("    tls: { ca: tls/cert.pem }", "upstreams[0].tls", 9, "is for an https URL"),
+    ("  - { name: b, path: /b, url: 'https://b.example', tls: { ca: secret.txt } }", "upstreams[1].tls.ca", 9, "holds no certificate"),
+    ("  - { name: b, path: /b, url: 'https://b.example', tls: { cert: tls/cert.pem } }", "upstreams[1].tls.key", 9, "is missing"),
+    ("  - { name: b, path: /b, url: 'https://b.example', tls: { key: tls/key.pem } }", "upstreams[1].tls.cert", 9, "is missing"),
+    ("  - { name: b, path: /b, url: 'https://b.example', tls: { cert: tls/cert.pem, key: tls/other-key.pem } }", "upstreams[1].tls", 9, "cannot be used together"),
+    ("  - { name: b, path: /b, url: 'https://b.example', tls: { server_name: 'a b' } }", "upstreams[1].tls.server_name", 9, "is not the name of a server"),
+    ("    http2: maybe", "upstreams[0].http2", 9, "must be true or false"),
     ("    limits: { body: 0 }", "upstreams[0].limits.body", 9, "must be between 1 and"),
     ("    limits: { body: 2GiB }", "upstreams[0].limits.body", 9, "must be between 1 and"),
     ("    limits: { connect_timeout: none }", "upstreams[0].limits.connect_timeout", 9, "is not a duration"),

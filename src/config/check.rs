@@ -1,8 +1,7 @@
 //! From text to [`Config`]: all sections, and what they have to agree on.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 
 use super::problems::Problems;
@@ -24,11 +23,25 @@ const DEFAULT_STORE: &str = "./data";
 pub fn load(path: &Path) -> Result<Config, Problems> {
     let file = path.display().to_string();
     let most = u64::try_from(MAX_FILE).unwrap_or(u64::MAX);
-    let text =
-        read_bounded(path, most).map_err(|error| Problems::whole(format!("cannot be read: {error}")).in_file(&file))?;
+    let text = read_bounded(path, most).map_err(|error| {
+        Problems::whole(format!("cannot be read: {error}"))
+            .in_file(&file)
+            .among(vec![path.to_owned()])
+    })?;
     #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
     let environment = |name: &str| std::env::var(name).ok();
-    parse(&text, Path::new(""), &environment).map_err(|problems| problems.in_file(&file))
+    // The file itself is among those to watch.
+    let with_itself = |files: &[PathBuf]| [&[path.to_owned()], files].concat();
+    match parse(&text, Path::new(""), &environment) {
+        Ok(config) => Ok(Config {
+            files: with_itself(&config.files),
+            ..config
+        }),
+        Err(problems) => {
+            let files = with_itself(problems.files());
+            Err(problems.in_file(&file).among(files))
+        }
+    }
 }
 
 /// Checks the text of a configuration, with relative file names below `directory` and variables from `environment`.
@@ -42,12 +55,12 @@ pub fn parse(text: &str, directory: &Path, environment: &dyn Fn(&str) -> Option<
     let (node, remarks) = yaml::read(text).map_err(|problem| Problems::new(vec![problem]))?;
     let reader = Reader::new(directory, environment, remarks);
     let config = config(&reader.root(&node));
-    let problems = reader.into_problems();
+    let (problems, files) = reader.into_parts();
     match config {
-        Some(config) if problems.is_empty() => Ok(config),
+        Some(config) if problems.is_empty() => Ok(Config { files, ..config }),
         // Nothing is left out without a word; should that ever happen, nothing is let through either.
         _ if problems.is_empty() => Err(Problems::whole("is incomplete")),
-        _ => Err(Problems::new(problems)),
+        _ => Err(Problems::new(problems).among(files)),
     }
 }
 
@@ -56,7 +69,8 @@ fn config(root: &At<'_>) -> Option<Config> {
     let public_url = top
         .required("public_url", "https://mcp.example.com")
         .and_then(At::public_url);
-    let (listen, admin) = listen::read(&top);
+    let trusted_proxies = listen::trusted_proxies(&top);
+    let (listen, admin) = listen::read(&top, &trusted_proxies);
     let object = top.section("oauth", keys::OAUTH);
     let (oauth, mut mentions) = oauth::read(&object);
     let scopes = oauth::scopes(&top, &mut mentions);
@@ -72,12 +86,15 @@ fn config(root: &At<'_>) -> Option<Config> {
         store: store(&top, root.reader.directory),
         public_url: public_url.clone().unwrap_or(stand_in),
         listen,
+        trusted_proxies,
+        watch_files: top.or("watch_files", false, At::boolean),
         admin,
         oauth,
         scopes,
         users,
         upstreams,
-        outbound_roots: outbound_roots(&top, root.reader.directory),
+        outbound_roots: outbound_roots(&top),
+        files: Vec::new(),
     };
     root_resource(&object, &config);
     grants::client_upstreams(&object, &config);
@@ -104,18 +121,17 @@ fn store(top: &Object<'_>, directory: &Path) -> StoreConfig {
 }
 
 /// `outbound.ca`: certificates of authorities.
-fn outbound_roots(top: &Object<'_>, directory: &Path) -> Vec<CertificateDer<'static>> {
+fn outbound_roots(top: &Object<'_>) -> Vec<CertificateDer<'static>> {
     let section = top.section("outbound", keys::OUTBOUND);
-    let roots = section.optional("ca", |at| {
-        let roots = tls::certificates(&directory.join(at.text()?)).and_then(|roots| {
-            let mut store = RootCertStore::empty();
-            let fine = roots.iter().all(|root| store.add(root.clone()).is_ok());
-            fine.then_some(roots)
-                .ok_or_else(|| "a certificate in it is not that of an authority".to_owned())
-        });
-        roots.map_err(|error| at.problem(error)).ok()
-    });
-    roots.unwrap_or_default()
+    section.optional("ca", At::authorities).unwrap_or_default()
+}
+
+impl At<'_> {
+    /// A file with certificates of authorities.
+    pub(super) fn authorities(&self) -> Option<Vec<CertificateDer<'static>>> {
+        let found = tls::authorities(&self.file()?);
+        found.map_err(|error| self.problem(error)).ok()
+    }
 }
 
 /// Every scope that is defined anywhere.

@@ -117,7 +117,7 @@ impl At<'_> {
 
     /// A file with a JSON Web Key Set (RFC 7517 §5). What is in it is judged by whoever verifies with it.
     fn key_file(&self) -> Option<IssuerKeys> {
-        let path = self.reader.directory.join(self.text()?);
+        let path = self.file()?;
         let text = match read_bounded(&path, MAX_KEYS_FILE) {
             Ok(text) => text,
             Err(error) => return self.refuse(format!("{} cannot be read: {error}", path.display())),

@@ -3,6 +3,8 @@
 pub(super) const TOP: &[&str] = &[
     "public_url",
     "listen",
+    "trusted_proxies",
+    "watch_files",
     "admin",
     "store",
     "oauth",
@@ -11,7 +13,7 @@ pub(super) const TOP: &[&str] = &[
     "upstreams",
     "outbound",
 ];
-pub(super) const LISTENER: &[&str] = &["address", "tls"];
+pub(super) const LISTENER: &[&str] = &["address", "tls", "http2", "proxy_protocol"];
 pub(super) const TLS: &[&str] = &["cert", "key"];
 pub(super) const ADMIN: &[&str] = &["listen"];
 pub(super) const STORE: &[&str] = &["sled"];
@@ -87,7 +89,10 @@ pub(super) const UPSTREAM: &[&str] = &[
     "bind_sessions",
     "keep_alive",
     "limits",
+    "tls",
+    "http2",
 ];
+pub(super) const UPSTREAM_TLS: &[&str] = &["ca", "cert", "key", "server_name"];
 pub(super) const LIMITS: &[&str] = &[
     "body",
     "connect_timeout",
@@ -119,6 +124,7 @@ const MAPS: &[(&str, &[&str])] = &[
     ("users[].", USER),
     ("upstreams[].", UPSTREAM),
     ("upstreams[].limits.", LIMITS),
+    ("upstreams[].tls.", UPSTREAM_TLS),
     ("outbound.", OUTBOUND),
 ];
 

@@ -3,6 +3,7 @@
 
 mod check;
 mod client_keys;
+mod difference;
 mod endpoint_limits;
 mod grants;
 mod headers;
@@ -28,6 +29,7 @@ use rustls::pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
 use crate::domain::client::Client;
+use crate::domain::network::Networks;
 use crate::domain::scope::{OFFLINE_ACCESS, Scope, ScopeToken};
 use crate::domain::secret::SecretHash;
 use crate::domain::uri::{HostPattern, Resource};
@@ -37,6 +39,7 @@ pub use check::{load, parse};
 pub use endpoint_limits::{Counted, EndpointLimit, EndpointLimits, LIMITS};
 pub use keys::known_keys;
 pub use problems::{Problem, Problems};
+pub use tls::{Certificate, ListenerTls, UpstreamTls};
 
 /// The whole of gateway.yaml.
 #[derive(Clone, Debug)]
@@ -45,6 +48,10 @@ pub struct Config {
     pub public_url: PublicUrl,
     /// Where it accepts connections; at least one.
     pub listen: Vec<Listener>,
+    /// Proxies in front, whose word on where a request comes from counts.
+    pub trusted_proxies: Networks,
+    /// Whether changes of the files are taken without being asked to.
+    pub watch_files: bool,
     /// Where `/metrics`, `/healthz` and `/readyz` are served.
     pub admin: SocketAddr,
     /// Where the state lives.
@@ -59,6 +66,8 @@ pub struct Config {
     pub upstreams: Vec<Upstream>,
     /// Certificates of authorities that are trusted besides the system's, where the gateway itself asks others.
     pub outbound_roots: Vec<CertificateDer<'static>>,
+    /// The files that all of this was read from: gateway.yaml, certificates, keys, secrets.
+    pub files: Vec<PathBuf>,
 }
 
 /// `public_url`: an origin without a path or a trailing slash.
@@ -81,17 +90,10 @@ pub struct PublicUrl {
 pub struct Listener {
     /// Address and port.
     pub address: SocketAddr,
-    /// The certificate, for TLS.
-    pub tls: Option<TlsFiles>,
-}
-
-/// PEM files; checked to hold a usable certificate and its key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// Certificate chain, the server's own first.
-    pub cert: PathBuf,
-    /// Private key.
-    pub key: PathBuf,
+    /// Certificates and protocols, for TLS.
+    pub tls: Option<ListenerTls>,
+    /// Whether every connection begins with a PROXY header, from one of [`Config::trusted_proxies`].
+    pub proxy_protocol: bool,
 }
 
 /// `store`.
@@ -259,6 +261,10 @@ pub struct Upstream {
     pub keep_alive: Option<Duration>,
     /// Its limits.
     pub limits: Limits,
+    /// How it is known, and how we are known there, where it is https.
+    pub tls: UpstreamTls,
+    /// Whether it is spoken to in HTTP/2, if it can.
+    pub http2: bool,
 }
 
 /// The MCP endpoint of an upstream.
@@ -368,6 +374,16 @@ impl PublicUrl {
 }
 
 impl Config {
+    /// Every certificate that the gateway shows, to clients and to upstreams.
+    pub fn certificates(&self) -> impl Iterator<Item = &Certificate> {
+        let listeners = self.listen.iter().filter_map(|listener| listener.tls.as_ref());
+        let upstreams = self
+            .upstreams
+            .iter()
+            .filter_map(|upstream| upstream.tls.certificate.as_ref());
+        listeners.flat_map(|tls| &tls.certificates).chain(upstreams)
+    }
+
     /// The upstream that this resource is the public URL of.
     #[must_use]
     pub fn upstream_for(&self, resource: &Resource) -> Option<&Upstream> {

@@ -1,6 +1,7 @@
 //! What is wrong with a configuration: every problem, where it is, and what to write instead.
 
 use std::fmt;
+use std::path::PathBuf;
 
 /// Problems after which the rest is only counted.
 const MAX_SHOWN: usize = 200;
@@ -11,6 +12,7 @@ pub struct Problems {
     file: String,
     list: Vec<Problem>,
     left_out: usize,
+    files: Vec<PathBuf>,
 }
 
 /// One thing that is wrong.
@@ -36,6 +38,7 @@ impl Problems {
             file: "gateway.yaml".to_owned(),
             list,
             left_out,
+            files: Vec::new(),
         }
     }
 
@@ -52,6 +55,18 @@ impl Problems {
     pub(super) fn in_file(mut self, file: impl Into<String>) -> Self {
         self.file = file.into();
         self
+    }
+
+    /// The same, found while these files were read.
+    pub(super) fn among(mut self, files: Vec<PathBuf>) -> Self {
+        self.files = files;
+        self
+    }
+
+    /// The files that the configuration names: a change of one of them may be what mends it.
+    #[must_use]
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 
     /// The problems, in the order of their lines.

@@ -2,7 +2,8 @@
 //! wants to hear of everything at once.
 
 use std::cell::RefCell;
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use super::keys;
 use super::problems::Problem;
@@ -22,6 +23,7 @@ pub(super) struct Reader<'a> {
     /// Looks up an environment variable.
     pub(super) environment: &'a dyn Fn(&str) -> Option<String>,
     problems: RefCell<Vec<Problem>>,
+    files: RefCell<BTreeSet<PathBuf>>,
 }
 
 /// A value, its path and its line.
@@ -56,6 +58,7 @@ impl<'a> Reader<'a> {
             directory,
             environment,
             problems: RefCell::new(problems),
+            files: RefCell::default(),
         }
     }
 
@@ -81,9 +84,12 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// All that were written down.
-    pub(super) fn into_problems(self) -> Vec<Problem> {
-        self.problems.into_inner()
+    /// All that were written down, and every file that was named.
+    pub(super) fn into_parts(self) -> (Vec<Problem>, Vec<PathBuf>) {
+        (
+            self.problems.into_inner(),
+            self.files.into_inner().into_iter().collect(),
+        )
     }
 }
 
@@ -222,6 +228,13 @@ impl<'a> At<'a> {
             Data::Map(_) => self.refuse("must be text, not a map"),
             Data::Refused => None,
         }
+    }
+
+    /// A file that is to be read: remembered, so that somebody can watch it.
+    pub(super) fn file(&self) -> Option<PathBuf> {
+        let path = self.reader.directory.join(self.text()?);
+        self.reader.files.borrow_mut().insert(path.clone());
+        Some(path)
     }
 
     /// Items that are text.

@@ -6,7 +6,7 @@ use super::headers::default_identity;
 use super::read::{At, Object};
 use super::urls::{overlap, split_port};
 use super::values::shown;
-use super::{Limits, Listener, PublicUrl, Upstream, UpstreamUrl, keys};
+use super::{Limits, Listener, PublicUrl, Upstream, UpstreamTls, UpstreamUrl, keys, tls};
 use crate::domain::scope::Scope;
 use crate::domain::uri::Resource;
 
@@ -114,6 +114,8 @@ impl<'a> At<'a> {
             at.unless_none(|at| at.duration(SECOND, 60 * MINUTE))
         });
         let limits = object.optional("limits", At::limits).unwrap_or_default();
+        let http2 = object.or("http2", false, At::boolean);
+        let tls = object.optional("tls", |at| at.upstream_tls(url.as_ref()));
         let path = path?;
         // An upstream that is wrong elsewhere still takes part in the search for overlapping routes.
         let url = url.unwrap_or_else(nowhere);
@@ -131,6 +133,32 @@ impl<'a> At<'a> {
             bind_sessions,
             keep_alive,
             limits,
+            tls: tls.unwrap_or_default(),
+            http2,
+        })
+    }
+
+    /// `tls` of an upstream.
+    fn upstream_tls(&self, url: Option<&UpstreamUrl>) -> Option<UpstreamTls> {
+        let object = self.object(keys::UPSTREAM_TLS)?;
+        if url.is_some_and(|url| !url.tls) {
+            return self.refuse("is for an https URL; write `url: https://…` or leave it out");
+        }
+        let authorities = object.optional("ca", At::authorities);
+        match (object.get("cert"), object.get("key")) {
+            (Some(_), None) => object.missing("key", "client-key.pem"),
+            (None, Some(_)) => object.missing("cert", "client.pem"),
+            _ => {}
+        }
+        let server_name = object.optional("server_name", |at| {
+            let name = at.text()?.to_ascii_lowercase();
+            let fine = tls::is_server_name(&name).then_some(name);
+            fine.or_else(|| at.refuse("is not the name of a server; write mcp.internal"))
+        });
+        Some(UpstreamTls {
+            authorities,
+            certificate: self.certified(&object),
+            server_name,
         })
     }
 

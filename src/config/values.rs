@@ -165,7 +165,7 @@ impl At<'_> {
 
     fn secret_file(&self) -> Option<Zeroizing<String>> {
         let name = self.text()?;
-        match read_regular(&self.reader.directory.join(name), MAX_SECRET_FILE) {
+        match read_regular(&self.file()?, MAX_SECRET_FILE) {
             Ok(text) => Some(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned())),
             Err(error) => self.refuse(format!("the file {} cannot be read: {error}", shown(name))),
         }

@@ -10,6 +10,7 @@ pub mod device;
 pub mod error;
 pub mod grant;
 pub mod key;
+pub mod network;
 pub mod pkce;
 pub mod rate;
 pub mod scope;

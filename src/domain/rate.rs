@@ -73,8 +73,10 @@ impl<K: Hash + Eq> Default for Rates<K> {
 /// When the debt is paid after one more; how long to wait if that is more than a minute ahead.
 fn owed(paid_at: u64, per_minute: u32, now: Timestamp) -> Result<u64, Duration> {
     let now = now.as_millis().saturating_mul(1_000);
-    let owed = paid_at.max(now).saturating_add(MINUTE / u64::from(per_minute.max(1)));
     let most = now.saturating_add(MINUTE);
+    // Nobody can owe more: the clock was put back, and nobody is locked out until it has caught up.
+    let paid_at = if paid_at > most { now } else { paid_at.max(now) };
+    let owed = paid_at.saturating_add(MINUTE / u64::from(per_minute.max(1)));
     if owed > most {
         Err(Duration::from_micros(owed - most))
     } else {
@@ -125,6 +127,20 @@ mod tests {
         );
         assert_eq!(rates.admit((0, "ada"), 3, at(21_000)), Ok(()));
         assert!(rates.admit((0, "ada"), 3, at(21_000)).is_err());
+    }
+
+    #[test]
+    fn a_clock_that_is_put_back_locks_nobody_out() {
+        let rates = Rates::new();
+        let at = Timestamp::from_millis;
+        for _ in 0..3 {
+            assert_eq!(rates.admit("ada", 3, at(86_400_000)), Ok(()));
+        }
+        assert!(rates.admit("ada", 3, at(86_400_000)).is_err());
+        for _ in 0..3 {
+            assert_eq!(rates.admit("ada", 3, at(1_000)), Ok(()));
+        }
+        assert_eq!(rates.admit("ada", 3, at(1_000)), Err(Duration::from_secs(20)));
     }
 
     /// Spec: L15

@@ -43,6 +43,11 @@ pub enum HashError {
 /// The accounts of a configuration.
 pub(super) struct Accounts {
     config: Arc<Config>,
+    memory: Arc<Memory>,
+}
+
+/// What outlives a configuration.
+struct Memory {
     throttle: Throttle,
     /// Keys the choice of an account to stand in for one that is not there, anew in each process.
     stand_in: RandomState,
@@ -74,14 +79,27 @@ pub fn hash_password(password: &str) -> Result<String, HashError> {
 
 impl Accounts {
     pub(super) fn new(config: Arc<Config>) -> Self {
-        Self {
+        let memory = Memory {
             throttle: Throttle::new(config.users.len()),
-            config,
             stand_in: RandomState::new(),
             turns: Arc::new(Semaphore::new(AT_ONCE)),
             waiting: AtomicUsize::new(0),
             #[cfg(test)]
             verifications: AtomicUsize::new(0),
+        };
+        Self {
+            config,
+            memory: Arc::new(memory),
+        }
+    }
+
+    /// The accounts of another configuration, with the same memory.
+    pub(super) fn with(&self, config: Arc<Config>) -> Self {
+        let names = config.users.iter().map(|account| account.user.username.as_str());
+        self.memory.throttle.keep(&names.collect::<Vec<_>>());
+        Self {
+            config,
+            memory: Arc::clone(&self.memory),
         }
     }
 
@@ -99,35 +117,38 @@ impl Accounts {
             .users
             .iter()
             .position(|account| account.user.username == username);
-        let target = own.map_or_else(|| Target::Nobody(self.stand_in.hash_one(username)), Target::Account);
-        if let Err(retry_after) = self.throttle.check(&target, from, now) {
+        let target = match own {
+            Some(_) => Target::Account(username.to_owned()),
+            None => Target::Nobody(self.memory.stand_in.hash_one(username)),
+        };
+        if let Err(retry_after) = self.memory.throttle.check(&target, from, now) {
             return SignIn::Throttled { retry_after };
         }
         if password.len() > MAX_PASSWORD || username.chars().count() > MAX_USERNAME {
-            self.throttle.failed(&target, from, now);
+            self.memory.throttle.failed(&target, from, now);
             return SignIn::Failure;
         }
-        let Some(_place) = Place::take(&self.waiting) else {
+        let Some(_place) = Place::take(&self.memory.waiting) else {
             return SignIn::Throttled {
                 retry_after: QUEUE_FULL,
             };
         };
-        let Ok(turn) = Arc::clone(&self.turns).acquire_owned().await else {
+        let Ok(turn) = Arc::clone(&self.memory.turns).acquire_owned().await else {
             return SignIn::Throttled {
                 retry_after: QUEUE_FULL,
             };
         };
         // Again, since others may have failed while this one waited: or a burst would get as many guesses as it has members.
-        if let Err(retry_after) = self.throttle.check(&target, from, now) {
+        if let Err(retry_after) = self.memory.throttle.check(&target, from, now) {
             return SignIn::Throttled { retry_after };
         }
         // The turn is kept until the failure is noted: whoever comes next must see it.
         let (fits, _turn) = self.verify(username, own, password, turn).await;
         if let Some(account) = own.and_then(|place| self.config.users.get(place)).filter(|_| fits) {
-            self.throttle.succeeded(&target);
+            self.memory.throttle.succeeded(&target);
             SignIn::Success(account.user.clone())
         } else {
-            self.throttle.failed(&target, from, now);
+            self.memory.throttle.failed(&target, from, now);
             SignIn::Failure
         }
     }
@@ -142,14 +163,14 @@ impl Accounts {
         turn: OwnedSemaphorePermit,
     ) -> (bool, Option<OwnedSemaphorePermit>) {
         let count = u64::try_from(self.config.users.len()).unwrap_or(u64::MAX);
-        let stand_in = self.stand_in.hash_one(username).checked_rem(count);
+        let stand_in = self.memory.stand_in.hash_one(username).checked_rem(count);
         let place = own.or_else(|| stand_in.and_then(|place| usize::try_from(place).ok()));
         let Some(account) = place.and_then(|place| self.config.users.get(place)) else {
             return (false, Some(turn));
         };
         let hash = account.password_hash.clone();
         #[cfg(test)]
-        self.verifications.fetch_add(1, Ordering::Relaxed);
+        self.memory.verifications.fetch_add(1, Ordering::Relaxed);
         let work = move || {
             let fits = Argon2::default()
                 .verify_password(password.as_bytes(), hash.as_str())
@@ -164,7 +185,7 @@ impl Accounts {
 impl fmt::Debug for Accounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Accounts")
-            .field("waiting", &self.waiting)
+            .field("waiting", &self.memory.waiting)
             .finish_non_exhaustive()
     }
 }
@@ -234,7 +255,7 @@ mod tests {
 
     /// How many times a password was hashed.
     fn work(accounts: &Accounts) -> usize {
-        accounts.verifications.load(Ordering::Relaxed)
+        accounts.memory.verifications.load(Ordering::Relaxed)
     }
 
     /// Spec: E8
@@ -292,6 +313,7 @@ mod tests {
     async fn the_queue_is_bounded_and_places_are_given_back() {
         let accounts = Arc::new(accounts(&["ada"]));
         let all = accounts
+            .memory
             .turns
             .clone()
             .acquire_many_owned(u32::try_from(AT_ONCE).unwrap())
@@ -303,7 +325,7 @@ mod tests {
                 tokio::spawn(async move { attempt(&accounts, "ada", PASSWORD).await })
             })
             .collect();
-        while accounts.waiting.load(Ordering::Relaxed) < WAITING + AT_ONCE {
+        while accounts.memory.waiting.load(Ordering::Relaxed) < WAITING + AT_ONCE {
             tokio::task::yield_now().await;
         }
         assert!(
@@ -313,7 +335,7 @@ mod tests {
         for one in waiting {
             assert!(matches!(one.await.unwrap(), SignIn::Success(_)));
         }
-        assert_eq!(accounts.waiting.load(Ordering::Relaxed), 0);
+        assert_eq!(accounts.memory.waiting.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test]

@@ -45,6 +45,15 @@ impl Identity {
         }
     }
 
+    /// The accounts of another configuration; failures on those that both have still count.
+    #[must_use]
+    pub fn with(&self, config: Arc<Config>) -> Self {
+        Self {
+            accounts: self.accounts.with(Arc::clone(&config)),
+            config,
+        }
+    }
+
     /// Tries a username and password.
     pub async fn sign_in(&self, username: &str, password: Zeroizing<String>, from: IpAddr, now: Timestamp) -> SignIn {
         self.accounts.sign_in(username, password, from, now).await

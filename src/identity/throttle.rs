@@ -30,8 +30,8 @@ const MOST: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9_999);
 /// Whom failures are counted against.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Target {
-    /// A configured account, by its place. Strangers' names cannot push it out of memory.
-    Account(usize),
+    /// A configured account, by its username. Strangers' names cannot push it out of memory.
+    Account(String),
     /// The hash of a username that nobody has: treated the same, or the difference would tell who has an account.
     Nobody(u64),
 }
@@ -71,6 +71,24 @@ impl Throttle {
             strangers: LruCache::new(MOST),
             addresses: LruCache::new(MOST),
         }))
+    }
+
+    /// From now on these are the accounts. What is known of those that were there stays.
+    pub(super) fn keep(&self, usernames: &[&str]) {
+        let mut memory = self.memory();
+        let gone: Vec<Target> = memory
+            .accounts
+            .iter()
+            .map(|(target, _)| target)
+            .filter(|target| !matches!(target, Target::Account(name) if usernames.contains(&name.as_str())))
+            .cloned()
+            .collect();
+        for target in gone {
+            memory.accounts.pop(&target);
+        }
+        memory
+            .accounts
+            .resize(NonZeroUsize::new(usernames.len()).unwrap_or(NonZeroUsize::MIN));
     }
 
     /// Whether an attempt may be made now.
@@ -151,9 +169,11 @@ fn locked_for(failures: Option<Failures>, now: Timestamp) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
 
-    const ADA: Target = Target::Account(0);
+    static ADA: LazyLock<Target> = LazyLock::new(|| Target::Account("ada".to_owned()));
 
     fn at(seconds: u64) -> Timestamp {
         Timestamp::from_millis(1_000_000 + seconds * 1000)

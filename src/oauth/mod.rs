@@ -69,7 +69,7 @@ pub struct Endpoints {
     /// What is remembered.
     pub store: Arc<dyn Store>,
     /// What others publish.
-    pub remote: Remote,
+    pub remote: Arc<Remote>,
     /// Who can sign in.
     pub identity: Arc<Identity>,
     /// What is counted.
@@ -81,11 +81,11 @@ pub struct Endpoints {
     /// Ties the sessions of upstreams to those who began them.
     pub sessions: Sessions,
     /// Signs what others verify.
-    pub keyring: keyring::Keyring,
+    pub keyring: Arc<keyring::Keyring>,
     /// What is remembered of proofs of possession.
-    pub proofs: dpop::Proofs,
+    pub proofs: Arc<dpop::Proofs>,
     /// How often addresses have called.
-    pub limits: limits::Memory,
+    pub limits: Arc<limits::Memory>,
 }
 
 /// What a path of ours leads to.
@@ -243,6 +243,24 @@ impl Route {
 // === impl Endpoints ===
 
 impl Endpoints {
+    /// The same under another configuration: what is remembered and counted goes on.
+    #[must_use]
+    pub fn with(&self, config: Arc<Config>, remote: Arc<Remote>) -> Self {
+        Self {
+            identity: Arc::new(self.identity.with(Arc::clone(&config))),
+            config,
+            remote,
+            store: Arc::clone(&self.store),
+            metrics: Arc::clone(&self.metrics),
+            clock: Arc::clone(&self.clock),
+            signing_key: self.signing_key,
+            sessions: self.sessions.clone(),
+            keyring: Arc::clone(&self.keyring),
+            proofs: Arc::clone(&self.proofs),
+            limits: Arc::clone(&self.limits),
+        }
+    }
+
     /// Which endpoint a path belongs to, and for well-known documents what they are about. `None`: it may be an upstream's.
     #[must_use]
     pub fn route<'a>(&self, path: &'a str) -> Option<(Route, &'a str)> {

@@ -7,6 +7,7 @@ use pingora::{Error, ErrorSource};
 use super::reply::{self, KEPT_BODY};
 use super::{Exchange, Gateway, bridge};
 use crate::telemetry::Outcome;
+use crate::telemetry::lines::ACCESS;
 
 impl Gateway {
     /// Counts and logs a request that has ended.
@@ -29,10 +30,12 @@ impl Gateway {
             self.endpoints.metrics.request(&upstream.name, method, outcome);
             mount.metrics.duration(took);
         }
+        let address = exchange.source.as_ref().map(|source| source.client);
+        let address = address.or_else(|| bridge::peer_address(session));
         tracing::info!(
-            target: "mcpgate::access",
+            target: ACCESS,
             request_id = exchange.request_id.to_str().unwrap_or_default(),
-            client_address = bridge::peer_address(session).map(tracing::field::display),
+            client_address = address.map(tracing::field::display),
             method = head.method.as_str(),
             path = head.uri.path(),
             status,

@@ -6,6 +6,7 @@ use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
 use pingora::protocols::http::ServerSession as Session;
 
+use super::client_address::Source;
 use super::headers::REQUEST_ID;
 use super::origin::{self, Origin};
 use super::reply::{self, Refusal, RpcError};
@@ -29,28 +30,36 @@ impl Gateway {
         exchange: &mut Exchange,
     ) -> pingora::Result<Result<Step, Refusal>> {
         let head = session.req_header();
+        let config = &self.endpoints.config;
+        exchange.source =
+            bridge::peer_address(session).map(|peer| Source::of(peer, &head.headers, &config.trusted_proxies));
         let raw = raw_head(session);
         if let Err(refusal) = route::check_head(&head.method, &head.uri, &head.headers, raw.as_deref()) {
             return Ok(Err(refusal));
         }
-        let host = match route::host(&head.headers) {
+        let (said_host, said_scheme) = exchange.source.as_ref().map_or((None, None), Source::said);
+        let host = match said_host.map_or_else(|| route::host(&head.headers), route::host_of) {
             Ok(host) => host,
             Err(refusal) => return Ok(Err(refusal)),
         };
+        let misdirected = |description| reply::plain(StatusCode::MISDIRECTED_REQUEST, "invalid_request", description);
         if !self.routes.knows(&host) {
-            return Ok(Err(reply::plain(
-                StatusCode::MISDIRECTED_REQUEST,
-                "invalid_request",
-                "this host is not served here",
+            return Ok(Err(misdirected("this host is not served here").into()));
+        }
+        // A token that a proxy of ours got in clear is nobody's secret any more.
+        if said_scheme.is_some_and(|scheme| scheme != config.public_url.scheme) {
+            return Ok(Err(misdirected(
+                "this scheme is not served here; use that of the public URL",
             )
             .into()));
         }
-        let path = head.uri.path().to_owned();
-        if let Some((route, about)) = self.endpoints.route(&path) {
+        let path = head.uri.path();
+        if let Some((route, about)) = self.endpoints.route(path) {
+            let about = about.to_owned();
             // Boxed, because it is large and rare: whatever is awaited here is part of every request's own state.
-            return Box::pin(self.serve_endpoint(session, exchange, route, about)).await;
+            return Box::pin(self.serve_endpoint(session, exchange, route, &about)).await;
         }
-        let Some(index) = self.routes.find(&host, &path) else {
+        let Some(index) = self.routes.find(&host, path) else {
             return Ok(Err(crate::oauth::not_found().into()));
         };
         exchange.upstream = Some(index);
@@ -65,14 +74,14 @@ impl Gateway {
         route: Route,
         about: &str,
     ) -> pingora::Result<Result<Step, Refusal>> {
-        let request = match bridge::whole_request(session).await? {
+        let mut request = match bridge::whole_request(session).await? {
             Ok(request) => request,
             Err(mut refusal) => {
                 route.share(&mut refusal.answer);
                 return Ok(Err(refusal));
             }
         };
-        let Some(address) = bridge::peer_address(session) else {
+        let Some(source) = &exchange.source else {
             return Ok(Err(reply::plain(
                 StatusCode::BAD_REQUEST,
                 "invalid_request",
@@ -80,6 +89,9 @@ impl Gateway {
             )
             .into()));
         };
+        if let Some(host) = &source.host {
+            request.headers_mut().insert(header::HOST, host.clone());
+        }
         let answer = self
             .endpoints
             .handle(
@@ -87,7 +99,7 @@ impl Gateway {
                 &Call {
                     request: &request,
                     about,
-                    address,
+                    address: source.client,
                 },
             )
             .await;
@@ -150,9 +162,11 @@ impl Gateway {
                 }
             })?;
         if let Some(per_minute) = upstream.limits.requests_per_minute
-            && let Err(wait) = self
-                .rates
-                .admit((index, permit.subject.clone()), per_minute, self.endpoints.now())
+            && let Err(wait) = self.lasting.rates.admit(
+                (upstream.name.clone(), permit.subject.clone()),
+                per_minute,
+                self.endpoints.now(),
+            )
         {
             let answer = reply::rpc(
                 StatusCode::TOO_MANY_REQUESTS,

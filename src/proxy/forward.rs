@@ -3,13 +3,11 @@
 //! pingora's own proxy does this with two tasks and channels between them, for every request; here it is one loop that
 //! waits for whichever comes first: a piece from the upstream, the client going away, a deadline.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, StatusCode, Version};
-use pingora::connectors::TransportConnector;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::HttpPeer;
 use pingora::protocols::TcpKeepalive;
@@ -18,13 +16,14 @@ use pingora::protocols::http::client::HttpSession;
 use pingora::protocols::http::v1::client::HttpSession as Http1Session;
 use pingora::{Error, ErrorType, RetryType};
 
+use super::client_address::Source;
 use super::deadline::Deadline;
 use super::headers::{self, Arrival, REQUEST_ID};
 use super::reply::KEPT_BODY;
 use super::verdict::{BODY_TOO_LARGE, CLIENT_LATE, UPSTREAM_LATE, UPSTREAM_SWITCHED, UPSTREAM_UNAUTHORIZED};
 use super::watched::Watched;
 use super::wire::Wire;
-use super::{Exchange, Gateway, Mount, bridge, origin, pool, route, session, stream};
+use super::{Exchange, Gateway, Mount, origin, pool, route, session, stream};
 use crate::config::Upstream;
 use crate::telemetry::Outcome;
 
@@ -55,7 +54,6 @@ impl Gateway {
             permitted.and_then(|index| Some((self.endpoints.config.upstreams.get(index)?, self.mounts.get(index)?)));
         let (upstream, mount) =
             known.ok_or_else(|| Error::explain(ErrorType::InternalError, "a request without a permit"))?;
-        session.set_write_timeout(Some(CLIENT_PATIENCE));
         let mut server = self.open(upstream, mount, true).await?;
         let begun = match self
             .begin(session, exchange, deadline, upstream, mount, &mut server)
@@ -70,12 +68,11 @@ impl Gateway {
             begun => begun,
         };
         begun?;
-        let response = server
+        let answered = server
             .session
             .response_header()
-            .cloned()
             .ok_or_else(|| Error::explain(ErrorType::InternalError, "a response without a head"))?;
-        let response = self.response(session, exchange, response, upstream, mount)?;
+        let response = self.response(session, exchange, answered, upstream, mount)?;
         // A head that is followed at once by what it announces goes out with it.
         hold(session, true);
         session
@@ -105,11 +102,8 @@ impl Gateway {
             // Boxed, because it is rare.
             None => (Box::pin(self.connect(upstream, mount)).await?, false),
         };
-        let mut session = Http1Session::new(stream);
-        // An upstream that takes nothing of a body is as late as one that says nothing.
-        session.write_timeout = Some(upstream.limits.response_timeout);
         Ok(Server {
-            session: HttpSession::H1(session),
+            session: HttpSession::H1(Http1Session::new(stream)),
             reused,
             complete: false,
         })
@@ -129,7 +123,7 @@ impl Gateway {
             peer.options.connection_timeout = Some(within);
             peer.options.total_connection_timeout = Some(within);
             peer.options.tcp_keepalive = Some(keepalive);
-            let connected = self.connector.new_stream(&peer).await;
+            let connected = self.lasting.connector.new_stream(&peer).await;
             connected.map(|stream| Box::new(Wire::new(stream)) as pingora::protocols::Stream)
         } else {
             pool::connect(address, within, &keepalive).await
@@ -155,27 +149,34 @@ impl Gateway {
         if let Some(wire) = server.session.stream().and_then(Wire::under) {
             wire.hold(body_follows);
         }
-        server
-            .session
-            .write_request_header(Box::new(request))
-            .await
-            .map_err(Error::into_up)?;
+        deadline.expect_within(upstream.limits.response_timeout);
+        // An upstream that takes nothing of a request is as late as one that says nothing.
+        tokio::select! {
+            biased;
+            sent = server.session.write_request_header(Box::new(request)) => sent.map_err(Error::into_up)?,
+            () = deadline.passed() => return Err(Error::new(UPSTREAM_LATE)),
+        }
         if let Some(wire) = server.session.stream().and_then(Wire::under) {
             wire.hold(false);
         }
-        deadline.expect_within(upstream.limits.response_timeout);
         let mut answered = false;
         while !answered && !session.is_body_done() {
             tokio::select! {
                 biased;
                 chunk = session.read_body_or_idle(false) => {
-                    let Some(chunk) = chunk.map_err(Error::into_down)? else { continue };
+                    // Nothing yet is no end: to pass it on would be one.
+                    let Some(chunk) = chunk.map_err(Error::into_down)?.filter(|chunk| !chunk.is_empty()) else { continue };
                     exchange.keep(&chunk);
                     if exchange.body_length > upstream.limits.body {
                         return Err(Error::new(BODY_TOO_LARGE).into_down());
                     }
                     let last = session.is_body_done();
-                    if let Err(error) = server.session.write_request_body(chunk, last).await {
+                    let sent = tokio::select! {
+                        biased;
+                        sent = server.session.write_request_body(chunk, last) => sent,
+                        () = deadline.passed() => return Err(Error::new(UPSTREAM_LATE)),
+                    };
+                    if let Err(error) = sent {
                         // It may have answered before it closed.
                         tracing::debug!(%error, "an upstream takes no more of a body");
                         return head_of(server, deadline).await.map_err(|_| error.into_up());
@@ -196,7 +197,11 @@ impl Gateway {
                 connection.is_whole();
             }
             if !answered {
-                server.session.finish_request_body().await.map_err(Error::into_up)?;
+                tokio::select! {
+                    biased;
+                    sent = server.session.finish_request_body() => sent.map_err(Error::into_up)?,
+                    () = deadline.passed() => return Err(Error::new(UPSTREAM_LATE)),
+                }
                 server.complete = true;
             }
         }
@@ -225,24 +230,23 @@ impl Gateway {
         let Some(permit) = &exchange.permit else {
             return Err(Error::explain(ErrorType::InternalError, "a request without a permit"));
         };
-        let mut request = session.req_header().clone();
+        let asked = session.req_header();
         let known = exchange.target.clone();
-        let target = known.unwrap_or_else(|| route::forwarded(upstream, &request.uri));
-        request.set_raw_path(target.as_bytes())?;
-        request.set_version(Version::HTTP_11);
-        let host = request
-            .headers
-            .get(header::HOST)
-            .cloned()
-            .unwrap_or_else(|| HeaderValue::from_static(""));
+        let target = known.unwrap_or_else(|| route::forwarded(upstream, &asked.uri));
+        let source = exchange.source.as_ref();
+        let none = HeaderValue::from_static("");
+        let host = source
+            .and_then(|source| source.host.as_ref())
+            .or_else(|| asked.headers.get(header::HOST));
         let arrival = Arrival {
-            address: bridge::peer_address(session),
-            host: &host,
+            forwarded_for: source.map(Source::forwarded_for),
+            host: host.unwrap_or(&none),
             scheme: self.endpoints.config.public_url.scheme,
             request_id: &exchange.request_id,
         };
-        headers::prepare(
-            &mut request,
+        let mut request = headers::request(
+            asked,
+            target.as_bytes(),
             &mount.guarded,
             &permit.identity,
             upstream,
@@ -265,20 +269,20 @@ impl Gateway {
         &self,
         session: &mut ServerSession,
         exchange: &mut Exchange,
-        mut response: ResponseHeader,
+        answered: &ResponseHeader,
         upstream: &Upstream,
         mount: &Mount,
     ) -> pingora::Result<ResponseHeader> {
-        if response.status == StatusCode::UNAUTHORIZED {
+        if answered.status == StatusCode::UNAUTHORIZED {
             return Err(Error::new(UPSTREAM_UNAUTHORIZED).into_up());
         }
+        let (mut response, is_stream) = headers::response(answered, &mount.hidden, &self.endpoints.config, upstream)?;
         // HTTP/1.0 knows no chunks: the end of the connection is the end of the body (RFC 9112 §6.3).
         if session.req_header().version < Version::HTTP_11
             && response.remove_header(&header::TRANSFER_ENCODING).is_some()
         {
             session.set_keepalive(None);
         }
-        let is_stream = headers::clean_response(&mut response, &mount.hidden, &self.endpoints.config, upstream)?;
         self.bind_session(exchange, upstream, &mut response)?;
         if is_stream {
             stream::without_length(session, &mut response)?;
@@ -337,18 +341,24 @@ async fn relay(
             () = deadline.passed() => return Err(Error::new(UPSTREAM_LATE)),
         };
         done = chunk.is_none() || server.session.response_done();
-        if let Some(chunk) = chunk {
-            session
-                .write_response_body(chunk, false)
-                .await
-                .map_err(Error::into_down)?;
+        if let Some(chunk) = chunk.filter(|chunk| !chunk.is_empty()) {
+            pass(session, deadline, chunk, false).await?;
         }
     }
     hold(session, false);
-    session
-        .write_response_body(Bytes::new(), true)
-        .await
-        .map_err(Error::into_down)
+    pass(session, deadline, Bytes::new(), true).await
+}
+
+/// Gives a piece of the answer to a client that takes it.
+async fn pass(session: &mut ServerSession, deadline: &mut Deadline, chunk: Bytes, last: bool) -> pingora::Result<()> {
+    deadline.expect_within(CLIENT_PATIENCE);
+    let passed = tokio::select! {
+        biased;
+        passed = session.write_response_body(chunk, last) => passed.map_err(Error::into_down),
+        () = deadline.passed() => Err(Error::explain(ErrorType::WriteTimedout, "the client takes nothing").into_down()),
+    };
+    deadline.rest();
+    passed
 }
 
 /// Waits for the client to go away, and lets go of what was held back for it.
@@ -397,9 +407,4 @@ pub(super) fn client_gone(heard: pingora::Result<Option<Bytes>>) -> Box<Error> {
 /// Whether to ask twice is the same as to ask once (RFC 9110 §9.2.2), and nothing of the request is gone.
 fn may_be_repeated(session: &mut ServerSession) -> bool {
     matches!(session.req_header().method, Method::GET | Method::HEAD) && session.is_body_empty()
-}
-
-/// Makes encrypted connections to upstreams.
-pub(super) fn connector() -> Arc<TransportConnector> {
-    Arc::new(TransportConnector::new(None))
 }

@@ -15,7 +15,7 @@ pub fn path_is_plain(path: &str) -> bool {
 pub fn host(value: HeaderValue) -> Option<String> {
     let mut headers = HeaderMap::new();
     headers.insert(header::HOST, value);
-    route::host(&headers).ok()
+    route::host(&headers).ok().map(std::borrow::Cow::into_owned)
 }
 
 /// The metric label for a message.

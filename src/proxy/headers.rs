@@ -1,12 +1,14 @@
 //! Headers on their way through: what is taken away, what is put in, and how values are written.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
 
+use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::{Error, ErrorType};
 
+use super::client_address::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
 use super::session::SESSION_ID;
 use crate::config::{Claim, Config, DEFAULT_IDENTITY_HEADERS, Upstream};
 use crate::domain::grant::Grant;
@@ -15,9 +17,6 @@ use crate::domain::user::User;
 
 /// The id of a request: in the log, at the upstream, in the response.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// What no client may tell an upstream, besides the identity headers: credentials, cookies, who forwarded what, and what
@@ -80,29 +79,50 @@ pub(super) fn request_id() -> HeaderValue {
     HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("0"))
 }
 
+/// Header names, with a quick no for nearly all that are none of them: every header of every request is asked for.
+#[derive(Debug)]
+struct Names {
+    sorted: Vec<String>,
+    /// By the first byte, which lengths there are.
+    lengths: [u64; 128],
+}
+
+impl Names {
+    fn of(fixed: &[&str], ours: impl Iterator<Item = String>) -> Self {
+        let mut sorted: Vec<String> = fixed.iter().map(|name| (*name).to_owned()).chain(ours).collect();
+        sorted.sort_unstable();
+        sorted.dedup();
+        let mut lengths = [0; 128];
+        for name in &sorted {
+            if let Some(of_first) = lengths.get_mut(Self::first(name)) {
+                *of_first |= Self::length(name);
+            }
+        }
+        Self { sorted, lengths }
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        let of_first = self.lengths.get(Self::first(name)).copied().unwrap_or_default();
+        of_first & Self::length(name) != 0 && self.sorted.binary_search_by(|own| own.as_str().cmp(name)).is_ok()
+    }
+
+    fn first(name: &str) -> usize {
+        name.bytes().next().map_or(0, usize::from)
+    }
+
+    fn length(name: &str) -> u64 {
+        1 << name.len().min(63)
+    }
+}
+
 /// Which request headers an upstream never gets from a client.
 #[derive(Debug)]
-pub(super) struct Guarded(Vec<String>);
+pub(super) struct Guarded(Names);
 
 impl Guarded {
     /// The names for one upstream: the fixed ones, every identity header, and the static headers that we set.
     pub(super) fn of(upstream: &Upstream) -> Self {
-        let usual = DEFAULT_IDENTITY_HEADERS;
-        let identity = usual
-            .iter()
-            .chain(&upstream.identity_headers)
-            .map(|(name, _)| name.as_str());
-        let fixed = upstream.headers.iter().map(|(name, _)| name.as_str());
-        let mut names: Vec<String> = STRIPPED
-            .iter()
-            .copied()
-            .chain(identity)
-            .chain(fixed)
-            .map(str::to_owned)
-            .collect();
-        names.sort_unstable();
-        names.dedup();
-        Self(names)
+        Self(Names::of(STRIPPED, ours(upstream)))
     }
 
     /// Whether a header is one of them, in any spelling: servers that hand headers to programs as variables take `_` and `-`
@@ -119,38 +139,31 @@ impl Guarded {
         }
         // Whatever comes after it, proxies say it of a caller: a certificate, a token, a role.
         let said_by_proxies = dashed.starts_with("proxy-") || dashed.starts_with("x-forwarded-");
-        said_by_proxies || self.0.binary_search_by(|own| own.as_str().cmp(&dashed)).is_ok()
+        said_by_proxies || self.0.contains(&dashed)
     }
 }
 
 /// Which response headers a client never gets from an upstream.
 #[derive(Debug)]
-pub(super) struct Hidden(Vec<String>);
+pub(super) struct Hidden(Names);
 
 impl Hidden {
     /// The names for one upstream: the fixed ones, every identity header, and the static headers that we set.
     pub(super) fn of(upstream: &Upstream) -> Self {
-        let usual = DEFAULT_IDENTITY_HEADERS;
-        let identity = usual
-            .iter()
-            .chain(&upstream.identity_headers)
-            .map(|(name, _)| name.as_str());
-        let fixed = upstream.headers.iter().map(|(name, _)| name.as_str());
-        let mut names: Vec<String> = HIDDEN
-            .iter()
-            .copied()
-            .chain(identity)
-            .chain(fixed)
-            .map(str::to_owned)
-            .collect();
-        names.sort_unstable();
-        names.dedup();
-        Self(names)
+        Self(Names::of(HIDDEN, ours(upstream)))
     }
 
     fn contains(&self, name: &str) -> bool {
-        name.starts_with("access-control-") || self.0.binary_search_by(|own| own.as_str().cmp(name)).is_ok()
+        name.starts_with("access-control-") || self.0.contains(name)
     }
+}
+
+/// The names of what is said in our name: who is calling, and the static headers.
+fn ours(upstream: &Upstream) -> impl Iterator<Item = String> {
+    let usual = DEFAULT_IDENTITY_HEADERS.into_iter().map(|(name, _)| name);
+    let identity = upstream.identity_headers.iter().map(|(name, _)| name.clone());
+    let fixed = upstream.headers.iter().map(|(name, _)| name.clone());
+    usual.chain(identity).chain(fixed).map(|name| name.as_str().to_owned())
 }
 
 /// What the headers of one caller say, made once and used for every request.
@@ -204,43 +217,44 @@ fn trim_encoded(text: String) -> String {
 
 /// Who the request came from and under which name.
 pub(super) struct Arrival<'a> {
-    pub(super) address: Option<IpAddr>,
+    pub(super) forwarded_for: Option<String>,
     pub(super) host: &'a HeaderValue,
     pub(super) scheme: &'static str,
     pub(super) request_id: &'a HeaderValue,
 }
 
-/// Turns a client's request into the one that the upstream gets. Everything not named above passes as it is.
-pub(super) fn prepare(
-    request: &mut RequestHeader,
+/// The request that the upstream gets, from the client's. Everything not named above passes as it is.
+pub(super) fn request(
+    asked: &RequestHeader,
+    target: &[u8],
     guarded: &Guarded,
     identity: &[(HeaderName, HeaderValue)],
     upstream: &Upstream,
     authority: &HeaderValue,
     arrival: &Arrival<'_>,
-) -> pingora::Result<()> {
-    // What the client calls hop-by-hop goes as well, read before Connection itself goes.
-    let mut gone: Vec<HeaderName> = connection_options(&request.headers);
-    gone.extend(
-        request
-            .headers
-            .keys()
-            .filter(|name| guarded.contains(name.as_str()))
-            .cloned(),
-    );
-    for name in &gone {
-        request.remove_header(name);
+) -> pingora::Result<RequestHeader> {
+    // A new one, which costs less than to copy the client's and to take things away; names are written as they are known.
+    let room = asked.headers.len() + identity.len() + upstream.headers.len() + 6;
+    let mut request = RequestHeader::build_no_case(asked.method.clone(), target, Some(room))?;
+    request.set_version(Version::HTTP_11);
+    request.append_header(header::HOST, authority.clone())?;
+    // What the client calls hop-by-hop goes as well.
+    let dropped = connection_options(&asked.headers);
+    for (name, value) in &asked.headers {
+        if *name != header::HOST && !guarded.contains(name.as_str()) && !dropped.contains(name) {
+            request.append_header(name, value.clone())?;
+        }
     }
     for (name, value) in identity.iter().chain(&upstream.headers) {
-        request.insert_header(name.clone(), value.clone())?;
+        request.insert_header(name, value.clone())?;
     }
-    request.insert_header(header::HOST, authority.clone())?;
     request.insert_header(REQUEST_ID, arrival.request_id.clone())?;
-    if let Some(address) = arrival.address {
-        request.insert_header(FORWARDED_FOR, address.to_string())?;
+    if let Some(chain) = &arrival.forwarded_for {
+        request.insert_header(FORWARDED_FOR, chain.as_str())?;
     }
     request.insert_header(FORWARDED_HOST, arrival.host.clone())?;
-    request.insert_header(FORWARDED_PROTO, arrival.scheme)
+    request.insert_header(FORWARDED_PROTO, HeaderValue::from_static(arrival.scheme))?;
+    Ok(request)
 }
 
 /// The headers that `Connection` names (RFC 9110 §7.6.1), but none that we or the framing need.
@@ -264,34 +278,33 @@ fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
         .collect()
 }
 
-/// Takes from an upstream's response what is not for the client, and says how streams are to be treated on the way.
-/// Whether it is an event stream.
-pub(super) fn clean_response(
-    response: &mut ResponseHeader,
+/// The response that the client gets, from the upstream's: without what is not for the client, and with word on how streams
+/// are to be treated on the way. Whether it is an event stream.
+pub(super) fn response(
+    answered: &ResponseHeader,
     hidden: &Hidden,
     config: &Config,
     upstream: &Upstream,
-) -> pingora::Result<bool> {
-    let gone: Vec<HeaderName> = response
-        .headers
-        .keys()
-        .filter(|name| hidden.contains(name.as_str()))
-        .cloned()
-        .collect();
-    for name in &gone {
-        response.remove_header(name);
+) -> pingora::Result<(ResponseHeader, bool)> {
+    let mut response = ResponseHeader::build_no_case(answered.status, Some(answered.headers.len() + 6))?;
+    response.set_version(answered.version);
+    response.set_reason_phrase(answered.get_reason_phrase())?;
+    if !is_framed_plainly(&answered.headers) {
+        return Err(Error::explain(ErrorType::InvalidHTTPHeader, "a response without a clear end").into_up());
     }
-    if let Some(location) = response.headers.get(header::LOCATION) {
-        match location
-            .to_str()
-            .ok()
-            .and_then(|location| public_location(location, config, upstream))
-        {
-            Some(public) => response.insert_header(header::LOCATION, public)?,
-            None => {
-                response.remove_header(&header::LOCATION);
-            }
+    for (name, value) in &answered.headers {
+        // The engine has seen that several lengths are the same one.
+        let again = *name == header::CONTENT_LENGTH && response.headers.contains_key(name);
+        if !again && *name != header::LOCATION && !hidden.contains(name.as_str()) {
+            response.append_header(name, value.clone())?;
         }
+    }
+    let location = answered.headers.get(header::LOCATION);
+    if let Some(public) = location
+        .and_then(|location| location.to_str().ok())
+        .and_then(|location| public_location(location, config, upstream))
+    {
+        response.insert_header(header::LOCATION, public)?;
     }
     let content_type = response
         .headers
@@ -302,12 +315,23 @@ pub(super) fn clean_response(
         .get(..17)
         .is_some_and(|start| start.eq_ignore_ascii_case(b"text/event-stream"));
     if is_stream {
-        response.insert_header(ACCEL_BUFFERING, "no")?;
+        response.insert_header(ACCEL_BUFFERING, HeaderValue::from_static("no"))?;
         if !response.headers.contains_key(header::CACHE_CONTROL) {
-            response.insert_header(header::CACHE_CONTROL, "no-cache, no-transform")?;
+            response.insert_header(
+                header::CACHE_CONTROL,
+                HeaderValue::from_static("no-cache, no-transform"),
+            )?;
         }
     }
-    Ok(is_stream)
+    Ok((response, is_stream))
+}
+
+/// Whether the only coding, if there is one, is the one that says where a body ends (RFC 9112 §6.1).
+fn is_framed_plainly(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    codings
+        .next()
+        .is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none())
 }
 
 /// A redirect that stays within the upstream's endpoint, as the client would reach it; none that leads elsewhere, where the
@@ -354,7 +378,7 @@ mod tests {
     /// Spec: K18, L8
     #[test]
     fn every_spelling_of_a_guarded_name_is_guarded() {
-        let guarded = Guarded(vec!["authorization".to_owned(), "x-forwarded-user".to_owned()]);
+        let guarded = Guarded(Names::of(&["authorization", "x-forwarded-user"], std::iter::empty()));
         for name in [
             "x-forwarded-user",
             "x_forwarded_user",

@@ -9,25 +9,21 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use pingora::ErrorType;
-use pingora::listeners::tls::Acceptor;
 use pingora::protocols::http::v2::server::{H2Accept, H2Options, HttpSession as Http2Session, handshake};
 use pingora::protocols::http::{ReusableHttpStream, ServerSession};
-use pingora::protocols::l4::stream::Stream as TcpLayer;
-use pingora::protocols::{ALPN, Digest, GetSocketDigest as _, SocketDigest, Stream};
-use std::os::fd::AsRawFd as _;
+use pingora::protocols::{ALPN, Digest, Stream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, watch};
 
 use super::deadline::Deadline;
 use super::watched::{Turn, Watched};
-use super::wire::Plain;
 use super::{End, Gateway, tenure};
 use crate::config::Listener;
 use crate::telemetry::Metrics;
 
 /// Most connections at once; more wait in the system's queue.
 const MAX_CONNECTIONS: usize = 30_000;
-/// A client that does not finish its TLS handshake in this time is let go.
+/// A client that does not finish its part of the HTTP/2 handshake in this time is let go.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Rest after an accept that failed, so that running out of descriptors is not a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -41,7 +37,7 @@ const MAX_HEAD: u32 = 64 << 10;
 const MAX_MALFORMED: u32 = 16;
 
 /// Addresses that are listened on.
-pub struct Bound(Vec<(TcpListener, SocketAddr, Option<Acceptor>)>);
+pub struct Bound(Vec<(TcpListener, SocketAddr)>);
 
 /// Counts requests that are being served, and says when there are none.
 #[derive(Clone, Debug, Default)]
@@ -57,19 +53,13 @@ impl Bound {
     /// Listens on every address.
     ///
     /// # Errors
-    /// If an address cannot be had, or a certificate cannot be used.
+    /// If an address cannot be had.
     pub async fn bind(listeners: &[Listener]) -> io::Result<Self> {
         let mut bound = Vec::with_capacity(listeners.len());
         for listener in listeners {
-            let tls = listener
-                .tls
-                .as_ref()
-                .map(|files| files.server_config().map_err(io::Error::other))
-                .transpose()?;
-            let acceptor = tls.map(Acceptor::from_server_config);
             let socket = TcpListener::bind(listener.address).await?;
             let address = socket.local_addr()?;
-            bound.push((socket, address, acceptor));
+            bound.push((socket, address));
         }
         Ok(Self(bound))
     }
@@ -77,7 +67,7 @@ impl Bound {
     /// The addresses, with the ports that were got.
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.0.iter().map(|(_, address, _)| *address).collect()
+        self.0.iter().map(|(_, address)| *address).collect()
     }
 
     /// Serves until `stop` becomes true; then takes no more connections, lets requests in flight finish for at most `grace`,
@@ -85,7 +75,10 @@ impl Bound {
     pub async fn serve(self, live: Arc<Live>, mut stop: watch::Receiver<bool>, grace: Duration) {
         let (in_flight, metrics) = {
             let gateway = live.now();
-            (gateway.in_flight.clone(), Arc::clone(&gateway.endpoints.metrics))
+            (
+                gateway.lasting.in_flight.clone(),
+                Arc::clone(&gateway.endpoints.metrics),
+            )
         };
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         // When this goes, every connection that is left goes with it.
@@ -93,13 +86,14 @@ impl Bound {
         let loops: Vec<_> = self
             .0
             .into_iter()
-            .map(|(socket, _, acceptor)| {
+            .enumerate()
+            .map(|(place, (socket, _))| {
                 let connections = Connections {
                     live: Arc::clone(&live),
                     stop: stop.clone(),
                     leave: leave.clone(),
                     places: Arc::clone(&places),
-                    acceptor: acceptor.map(Arc::new),
+                    place,
                     metrics: Arc::clone(&metrics),
                 };
                 tokio::spawn(connections.accept_from(socket))
@@ -137,7 +131,8 @@ struct Connections {
     stop: watch::Receiver<bool>,
     leave: watch::Receiver<()>,
     places: Arc<Semaphore>,
-    acceptor: Option<Arc<Acceptor>>,
+    /// Which listener it is, in the order of the configuration.
+    place: usize,
     metrics: Arc<Metrics>,
 }
 
@@ -170,26 +165,12 @@ impl Connections {
 
     async fn serve(mut self, socket: TcpStream, address: SocketAddr) {
         let _counted = self.metrics.connection();
-        let stream: Stream = match &self.acceptor {
-            None => Box::new(Plain::new(socket)),
-            Some(acceptor) => {
-                // Small answers must not wait for each other; failing to say so only makes them slower.
-                let _ = socket.set_nodelay(true);
-                let mut layer = TcpLayer::from(socket);
-                let digest = SocketDigest::from_raw_fd(layer.as_raw_fd());
-                // The cell is new, so it is empty.
-                let _ = digest.peer_addr.set(Some(address.into()));
-                layer.set_socket_digest(digest);
-                match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.tls_handshake(layer)).await {
-                    Ok(Ok(stream)) => Box::new(stream),
-                    Ok(Err(error)) => {
-                        tracing::debug!(%error, "a TLS handshake failed");
-                        return;
-                    }
-                    Err(_) => return,
-                }
-            }
+        // The configuration that is in force now decides how it comes in; each request asks again.
+        let gateway = self.live.now();
+        let Some(stream) = gateway.admit_connection(self.place, socket, address).await else {
+            return;
         };
+        drop(gateway);
         if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
             Box::pin(self.serve_http2(stream)).await;
         } else {
@@ -330,11 +311,10 @@ impl Live {
     }
 
     /// Puts another in force, for every request that begins from now on.
-    pub fn replace(&self, mut gateway: Gateway) {
+    pub fn replace(&self, gateway: Gateway) {
+        let tenures = gateway.lasting.tenures.clone();
+        self.0.swap(Arc::new(gateway)).retire();
         // The streams that are open stay, if their tokens are still good under the new one.
-        let tenures = self.now().tenures.clone();
-        gateway.tenures = tenures.clone();
-        self.0.store(Arc::new(gateway));
         tenures.unsettle();
     }
 

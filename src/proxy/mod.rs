@@ -15,7 +15,9 @@ mod access_log;
 mod admission;
 mod bearer;
 mod bridge;
+mod client_address;
 mod deadline;
+mod entrance;
 mod forward;
 #[cfg(debug_assertions)]
 #[doc(hidden)]
@@ -25,6 +27,7 @@ pub mod listener;
 mod origin;
 mod place;
 mod pool;
+mod proxy_header;
 mod reply;
 mod route;
 mod session;
@@ -34,6 +37,7 @@ mod verdict;
 mod watched;
 mod wire;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -41,10 +45,14 @@ use bytes::Bytes;
 use http::header::HeaderValue;
 use pingora::Error;
 use pingora::connectors::TransportConnector;
+use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
+use tokio::net::TcpStream;
 
 use self::bearer::{Bearer, Permit};
+use self::client_address::Source;
 use self::deadline::Deadline;
+use self::entrance::Entrance;
 use self::headers::{Guarded, Hidden};
 use self::listener::{InFlight, InFlightGuard};
 use self::origin::{Origin, Origins};
@@ -65,12 +73,33 @@ pub struct Gateway {
     endpoints: Arc<Endpoints>,
     routes: Routes,
     bearer: Bearer,
-    rates: Rates<(usize, String)>,
+    /// By the listener's place in the configuration.
+    entrances: Vec<Entrance>,
     /// By the upstream's place in the configuration.
     mounts: Vec<Mount>,
+    lasting: Lasting,
+}
+
+/// What outlives a configuration.
+#[derive(Clone)]
+struct Lasting {
+    /// By upstream and subject.
+    rates: Arc<Rates<(String, String)>>,
     in_flight: InFlight,
     tenures: Tenures,
+    /// Makes encrypted connections to upstreams.
     connector: Arc<TransportConnector>,
+}
+
+impl Default for Lasting {
+    fn default() -> Self {
+        Self {
+            rates: Arc::default(),
+            in_flight: InFlight::default(),
+            tenures: Tenures::default(),
+            connector: Arc::new(TransportConnector::new(None)),
+        }
+    }
 }
 
 /// What is worked out once for each upstream.
@@ -97,6 +126,8 @@ enum End {
 struct Exchange {
     started: Instant,
     request_id: HeaderValue,
+    /// Where it comes from, once its head is in order.
+    source: Option<Source>,
     upstream: Option<usize>,
     permit: Option<Arc<Permit>>,
     origin: Origin,
@@ -115,8 +146,22 @@ struct Exchange {
 
 impl Gateway {
     /// A gateway over these parts.
-    #[must_use]
-    pub fn new(endpoints: Arc<Endpoints>) -> Self {
+    ///
+    /// # Errors
+    /// A sentence on what of the configuration cannot be put into practice.
+    pub fn new(endpoints: Arc<Endpoints>) -> Result<Self, String> {
+        Self::over(endpoints, Lasting::default())
+    }
+
+    /// The same under another configuration: what is counted goes on being counted.
+    ///
+    /// # Errors
+    /// A sentence on what of the configuration cannot be put into practice.
+    pub fn with(&self, endpoints: Arc<Endpoints>) -> Result<Self, String> {
+        Self::over(endpoints, self.lasting.clone())
+    }
+
+    fn over(endpoints: Arc<Endpoints>, lasting: Lasting) -> Result<Self, String> {
         let config = Arc::clone(&endpoints.config);
         let routes = Routes::new(&config);
         let own = routes.own_origins(config.public_url.scheme);
@@ -132,16 +177,21 @@ impl Gateway {
             metrics: endpoints.metrics.upstream(&upstream.name),
         };
         let mounts = config.upstreams.iter().map(mount).collect();
-        Self {
+        let entrances: Result<_, _> = config.listen.iter().map(Entrance::of).collect();
+        Ok(Self {
+            entrances: entrances?,
             endpoints,
             routes,
             bearer: Bearer::new(),
-            rates: Rates::new(),
             mounts,
-            in_flight: InFlight::default(),
-            tenures: Tenures::default(),
-            connector: forward::connector(),
-        }
+            lasting,
+        })
+    }
+
+    /// Lets a connection in at a listener, given by its place in the configuration.
+    async fn admit_connection(&self, place: usize, socket: TcpStream, peer: SocketAddr) -> Option<Stream> {
+        let trusted = &self.endpoints.config.trusted_proxies;
+        self.entrances.get(place)?.admit(socket, peer, trusted).await
     }
 
     fn upstream(&self, exchange: &Exchange) -> Option<(&Upstream, &Mount)> {
@@ -157,7 +207,7 @@ impl Gateway {
             connection.begin();
         }
         deadline.rest();
-        let mut exchange = Exchange::new(self.in_flight.enter());
+        let mut exchange = Exchange::new(self.lasting.in_flight.enter());
         let result = self.answer_or_forward(session, &mut exchange, deadline).await;
         let end = match &result {
             Ok(()) => End::InOrder,
@@ -219,6 +269,13 @@ impl Gateway {
         }
     }
 
+    /// Closes idle connections to upstreams, for there will be no more requests.
+    fn retire(&self) {
+        for mount in &self.mounts {
+            mount.pool.retire();
+        }
+    }
+
     /// Closes connections to upstreams that have been idle for too long.
     fn tidy(&self) {
         for mount in &self.mounts {
@@ -232,6 +289,7 @@ impl Exchange {
         Self {
             started: Instant::now(),
             request_id: headers::request_id(),
+            source: None,
             upstream: None,
             permit: None,
             origin: Origin::None,

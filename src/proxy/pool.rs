@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -24,7 +25,11 @@ const KEPT: usize = 1_024;
 
 /// The idle connections to one upstream, the longest idle first.
 #[derive(Debug, Default)]
-pub(super) struct Pool(Mutex<VecDeque<(Stream, Instant)>>);
+pub(super) struct Pool {
+    idle: Mutex<VecDeque<(Stream, Instant)>>,
+    /// Whether nobody will take from it any more.
+    retired: AtomicBool,
+}
 
 impl Pool {
     /// A connection that was used before and is still good.
@@ -37,8 +42,11 @@ impl Pool {
         }
     }
 
-    /// Keeps a connection for the next request.
+    /// Keeps a connection for the next request, if there will be one.
     pub(super) fn put(&self, stream: Stream) {
+        if self.retired.load(Ordering::Acquire) {
+            return;
+        }
         let gone = self.change(|idle| {
             let gone = if idle.len() >= KEPT { idle.pop_front() } else { None };
             idle.push_back((stream, Instant::now()));
@@ -57,8 +65,14 @@ impl Pool {
         drop(gone);
     }
 
+    /// Closes all of them, and those that come back: another configuration is in force.
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+        drop(self.change(std::mem::take));
+    }
+
     fn change<T>(&self, change: impl FnOnce(&mut VecDeque<(Stream, Instant)>) -> T) -> T {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        change(&mut self.idle.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

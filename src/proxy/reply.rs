@@ -1,9 +1,13 @@
 //! Every answer that the proxy makes itself: small, JSON, never cached, with nothing of the engine's in it.
 
+use std::borrow::Cow;
+use std::fmt;
+
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
-use serde::Deserialize;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer as _};
 use serde_json::json;
 use serde_json::value::RawValue;
 
@@ -45,8 +49,6 @@ pub(super) struct Refusal {
 struct Envelope<'a> {
     #[serde(borrow, default)]
     id: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    method: Option<std::borrow::Cow<'a, str>>,
 }
 
 impl From<Answer> for Refusal {
@@ -168,11 +170,42 @@ pub(super) fn method_label(method: &str) -> &'static str {
         .unwrap_or("other")
 }
 
-/// The metric label for a whole body.
+/// The metric label for a body: of its `method`, wherever in the outermost object that is. What comes after it is not read,
+/// and nothing is decided by this.
 pub(super) fn method_of(body: &[u8]) -> &'static str {
-    envelope(body)
-        .and_then(|envelope| envelope.method)
-        .map_or("other", |method| method_label(&method))
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return "other";
+    }
+    let mut found = "other";
+    // To leave an object early is an error, so what is found is noted on the way.
+    let _ = serde_json::Deserializer::from_slice(body).deserialize_map(Method(&mut found));
+    found
+}
+
+/// Looks for `method`.
+struct Method<'a>(&'a mut &'static str);
+
+impl<'de> Visitor<'de> for Method<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        #[derive(Deserialize)]
+        struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+        while let Some(Text(key)) = map.next_key()? {
+            if key == "method" {
+                let Text(method) = map.next_value()?;
+                *self.0 = method_label(&method);
+                break;
+            }
+            map.next_value::<IgnoredAny>()?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,9 @@
 //! Two programs that read one request differently are the root of smuggling and of walking around a policy, so whatever could
 //! be read in two ways is refused, and the path that is matched is the path that is forwarded.
 
-use http::{HeaderMap, Method, StatusCode, Uri, header};
+use std::borrow::Cow;
+
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 
 use super::reply::Refusal;
 use crate::config::{Config, Upstream};
@@ -85,9 +87,7 @@ fn options_are_plain(headers: &HeaderMap) -> bool {
 
 /// Whether some line of the head ends in LF alone.
 fn has_bare_line_feed(raw: &[u8]) -> bool {
-    raw.iter()
-        .enumerate()
-        .any(|(at, byte)| *byte == b'\n' && (at == 0 || raw.get(at - 1) != Some(&b'\r')))
+    memchr::memchr_iter(b'\n', raw).any(|at| at.checked_sub(1).and_then(|before| raw.get(before)) != Some(&b'\r'))
 }
 
 /// Whether the head has a header of this name, which is given in lower case.
@@ -100,18 +100,25 @@ fn names(raw: &[u8], name: &[u8]) -> bool {
 }
 
 /// The one `Host`, in lower case.
-pub(super) fn host(headers: &HeaderMap) -> Result<String, Refusal> {
-    let bad = || {
-        Refusal::closing(
-            StatusCode::BAD_REQUEST,
-            "invalid_request",
-            "there must be one proper Host header",
-        )
-    };
+pub(super) fn host(headers: &HeaderMap) -> Result<Cow<'_, str>, Refusal> {
     let mut values = headers.get_all(header::HOST).iter();
-    let (Some(host), None) = (values.next(), values.next()) else {
-        return Err(bad());
-    };
+    match (values.next(), values.next()) {
+        (Some(host), None) => host_of(host),
+        _ => Err(no_host()),
+    }
+}
+
+fn no_host() -> Refusal {
+    Refusal::closing(
+        StatusCode::BAD_REQUEST,
+        "invalid_request",
+        "there must be one proper Host header",
+    )
+}
+
+/// What a `Host` header, or `X-Forwarded-Host`, names, in lower case.
+pub(super) fn host_of(host: &HeaderValue) -> Result<Cow<'_, str>, Refusal> {
+    let bad = no_host;
     let host = host.to_str().map_err(|_| bad())?;
     let (name, port) = match host.strip_prefix('[') {
         Some(rest) => rest
@@ -129,7 +136,11 @@ pub(super) fn host(headers: &HeaderMap) -> Result<String, Refusal> {
     let port_is_one =
         port.is_none_or(|port| !port.is_empty() && port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit()));
     if plain && port_is_one {
-        Ok(host.to_ascii_lowercase())
+        Ok(if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            host.to_ascii_lowercase().into()
+        } else {
+            host.into()
+        })
     } else {
         Err(bad())
     }
@@ -307,7 +318,7 @@ mod tests {
         let of = |host: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::HOST, host.parse().unwrap());
-            super::host(&headers).ok()
+            super::host(&headers).ok().map(Cow::into_owned)
         };
         for (host, read) in [
             ("A.example", "a.example"),

@@ -114,7 +114,7 @@ impl Gateway {
             && now >= passing.began + SETTLED
             && let Some(permit) = &exchange.permit
         {
-            passing.tenure = Some(self.tenures.begin(permit, &*self.endpoints.store));
+            passing.tenure = Some(self.lasting.tenures.begin(permit, &*self.endpoints.store));
         }
         if passing.keep_alive.is_some_and(|silence| now >= passing.told + silence) {
             if passing.boundary.is_between() {

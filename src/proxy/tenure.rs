@@ -167,7 +167,7 @@ pub(super) async fn keep(live: Arc<Live>) {
     loop {
         every.tick().await;
         let gateway = live.now();
-        let tenures = &gateway.tenures;
+        let tenures = &gateway.lasting.tenures;
         if tenures.held().is_empty() {
             continue;
         }

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -45,10 +46,20 @@ pub(super) struct Wire {
 impl Plain {
     /// Over a connected socket.
     pub(super) fn new(socket: TcpStream) -> Self {
+        let address = socket.peer_addr().ok();
+        Self::with(socket, address)
+    }
+
+    /// Over one whose other end speaks for this address.
+    pub(super) fn from(socket: TcpStream, address: SocketAddr) -> Self {
+        Self::with(socket, Some(address))
+    }
+
+    fn with(socket: TcpStream, address: Option<SocketAddr>) -> Self {
         // Small messages must not wait for each other; failing to say so only makes them slower.
         let _ = socket.set_nodelay(true);
         let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
-        if let Ok(address) = socket.peer_addr() {
+        if let Some(address) = address {
             // The cell is new, so it is empty.
             let _ = digest.peer_addr.set(Some(address.into()));
         }

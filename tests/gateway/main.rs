@@ -16,13 +16,19 @@
 mod advertised;
 mod documents;
 mod edges;
+mod faults;
+mod footprint;
 mod generations;
 mod guards;
 mod hostile;
 mod http1;
 mod mcp_server;
+#[path = "../support/memory.rs"]
+mod memory;
+mod misfortune;
 mod person;
 mod proxying;
+mod rudeness;
 mod sessions;
 mod setup;
 #[path = "../support/site.rs"]

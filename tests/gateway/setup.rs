@@ -11,7 +11,8 @@ use axum::http::{HeaderMap, Method, Uri};
 use axum::response::{IntoResponse, Response};
 use mcpgate::app::{self, Running, StartError};
 use mcpgate::config;
-use mcpgate::domain::clock::{ManualClock, Timestamp};
+use mcpgate::domain::clock::{Clock as _, ManualClock, Timestamp};
+use mcpgate::store::Store;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -112,6 +113,11 @@ impl Gateway {
 
     /// Starts with a configuration that `change` made of the usual one.
     pub async fn start_with(change: impl Fn(String) -> String) -> Self {
+        Self::start_on(None, change).await
+    }
+
+    /// The same on a store of the test's own.
+    pub async fn start_on(store: Option<Arc<dyn Store>>, change: impl Fn(String) -> String) -> Self {
         let upstream = Upstream::default();
         let upstream_address = upstream.start().await;
         let directory = TempDir::new().unwrap();
@@ -125,7 +131,7 @@ impl Gateway {
                 upstream_address,
                 &directory.path().display().to_string(),
             ));
-            match run(&yaml, &clock).await {
+            match run_on(store.clone(), &yaml, &clock).await {
                 Ok(running) => break (running, yaml, port),
                 Err(StartError::Listen { .. }) => {}
                 Err(error) => panic!("{error}"),
@@ -190,6 +196,15 @@ impl Gateway {
         format!("http://{}/{upstream}/mcp", self.host)
     }
 
+    /// Milliseconds of the clock.
+    pub fn clock_now(&self) -> u64 {
+        self.clock.now().as_millis()
+    }
+
+    pub fn set_clock(&self, millis: u64) {
+        self.clock.set(Timestamp::from_millis(millis));
+    }
+
     pub fn advance(&self, seconds: u64) {
         self.clock.advance(Duration::from_secs(seconds));
     }
@@ -232,9 +247,13 @@ impl Gateway {
 }
 
 async fn run(yaml: &str, clock: &Arc<ManualClock>) -> Result<Running, StartError> {
+    run_on(None, yaml, clock).await
+}
+
+async fn run_on(store: Option<Arc<dyn Store>>, yaml: &str, clock: &Arc<ManualClock>) -> Result<Running, StartError> {
     let config = config::parse(yaml, std::path::Path::new("."), &|_| None)
         .unwrap_or_else(|problems| panic!("{problems}\n{yaml}"));
-    app::start(config, Arc::clone(clock) as _).await
+    app::start_on(config, Arc::clone(clock) as _, |opened| store.unwrap_or(opened)).await
 }
 
 fn free_ports() -> [u16; 2] {

@@ -21,13 +21,13 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, Request, StatusCode};
 use mcpgate::config::{
     Account, ClientHosts, Config, Limits, OAuthConfig, PublicUrl, RootResource, ScopeInfo, StoreConfig, Upstream,
-    UpstreamUrl,
+    UpstreamTls, UpstreamUrl,
 };
 use mcpgate::domain::client::{Client, ClientId};
 use mcpgate::domain::clock::{Clock as _, ManualClock, Timestamp};
 use mcpgate::domain::grant::{AuthorizationCode, AuthorizationRequest, LiveToken, RequestDetails};
+use mcpgate::domain::network::Networks;
 use mcpgate::domain::pkce::CodeChallenge;
-use mcpgate::domain::rate::Rates;
 use mcpgate::domain::scope::Scope;
 use mcpgate::domain::secret::{Secret, SecretKind};
 use mcpgate::domain::uri::{HostPattern, Resource};
@@ -36,7 +36,6 @@ use mcpgate::fetch::{Fetcher, Kind, Network, Observer, Reach, Rules};
 use mcpgate::identity::Identity;
 use mcpgate::mcp::session::Sessions;
 use mcpgate::oauth::dpop::Proofs;
-use mcpgate::oauth::keyring::Keyring;
 use mcpgate::oauth::remote::Remote;
 use mcpgate::oauth::{Call, Endpoints};
 use mcpgate::store::{Approval, Store};
@@ -78,6 +77,8 @@ pub fn config() -> Config {
         bind_sessions: true,
         keep_alive: None,
         limits: Limits::default(),
+        tls: UpstreamTls::default(),
+        http2: false,
     };
     let scope = |name: &str, groups: Option<&str>| ScopeInfo {
         name: name.parse().unwrap(),
@@ -131,6 +132,9 @@ pub fn config() -> Config {
             upstream("notes", "/notes", ""),
         ],
         outbound_roots: Vec::new(),
+        trusted_proxies: Networks::default(),
+        watch_files: false,
+        files: Vec::new(),
     }
 }
 
@@ -284,7 +288,7 @@ impl Gateway {
         };
         let remote = Remote::new(fetcher(strangers), fetcher(Reach::Anywhere));
         let at = Endpoints {
-            remote,
+            remote: Arc::new(remote),
             identity: Arc::new(Identity::new(Arc::clone(&config))),
             config,
             store,
@@ -292,10 +296,10 @@ impl Gateway {
             clock: clock.clone(),
             signing_key: [7; 32],
             sessions: Sessions::new(&[8; 32]),
-            keyring: Keyring::default(),
+            keyring: Arc::default(),
             // Started a while ago: proofs of now need no nonce.
-            proofs: Proofs::new([8; 32], Timestamp::from_millis(1_799_999_000_000)),
-            limits: Rates::new(),
+            proofs: Arc::new(Proofs::new([8; 32], Timestamp::from_millis(1_799_999_000_000))),
+            limits: Arc::default(),
         };
         Self { at, clock }
     }

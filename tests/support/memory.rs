@@ -36,6 +36,8 @@ pub struct Memory {
     revocations: AtomicU64,
     /// Every call fails.
     pub broken: AtomicBool,
+    /// Every call waits until this is over.
+    pub stalled: AtomicBool,
     /// Nobody may register any more.
     pub full: AtomicBool,
 }
@@ -69,6 +71,9 @@ impl Memory {
     /// Does one operation, after everybody else had a turn: two requests that run side by side meet at every call.
     async fn with<T>(&self, work: impl FnOnce(&mut Records) -> T + Send) -> Result<T, StoreError> {
         tokio::task::yield_now().await;
+        while self.stalled.load(Ordering::SeqCst) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
         if self.broken.load(Ordering::SeqCst) {
             return Err(StoreError::Backend {
                 operation: "test",
