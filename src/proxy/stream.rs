@@ -61,10 +61,11 @@ impl Gateway {
             passing.set(deadline);
             let happened = tokio::select! {
                 biased;
+                // First of all: an upstream that never stops talking must not keep it from being heard.
+                () = passing.over() => Happened::Over,
                 chunk = server.session.read_response_body() => Happened::Chunk(chunk.map_err(Error::into_up)?),
                 // Nothing more is here now, so that what is there goes out.
                 gone = read_on(client) => return Err(client_gone(gone)),
-                () = passing.over() => Happened::Over,
                 () = deadline.passed() => Happened::Due,
             };
             match happened {
@@ -72,6 +73,8 @@ impl Gateway {
                     done = chunk.is_none() || server.session.response_done();
                     if let Some(chunk) = chunk.filter(|chunk| !chunk.is_empty()) {
                         let chunk = passing.hear(chunk);
+                        let heard = passing.heard;
+                        self.look_after(&mut passing, exchange, heard);
                         let chunk = self.look_for_endpoint(&mut passing, client, exchange, upstream, chunk)?;
                         passing.tell(client, chunk).await?;
                     }
@@ -81,6 +84,7 @@ impl Gateway {
                     tracing::debug!(upstream = upstream.name, "a stream ended with its token");
                     // What the upstream still has to say is for nobody.
                     server.complete = false;
+                    passing.opening = None;
                     if !passing.boundary.is_between() {
                         return Err(Error::new(TOKEN_OVER).into_in());
                     }
@@ -110,12 +114,7 @@ impl Gateway {
         if passing.idle.is_some_and(|idle| now >= passing.heard + idle) {
             return Err(Error::new(UPSTREAM_LATE));
         }
-        if passing.tenure.is_none()
-            && now >= passing.began + SETTLED
-            && let Some(permit) = &exchange.permit
-        {
-            passing.tenure = Some(self.lasting.tenures.begin(permit, &*self.endpoints.store));
-        }
+        self.look_after(passing, exchange, now);
         if passing.keep_alive.is_some_and(|silence| now >= passing.told + silence) {
             if passing.boundary.is_between() {
                 passing.tell(client, Bytes::from_static(KEEP_ALIVE)).await?;
@@ -123,6 +122,16 @@ impl Gateway {
             passing.told = now;
         }
         Ok(())
+    }
+
+    /// A stream that stays goes by its token from now on.
+    fn look_after(&self, passing: &mut Passing, exchange: &Exchange, now: Instant) {
+        if passing.tenure.is_none()
+            && now >= passing.began + SETTLED
+            && let Some(permit) = &exchange.permit
+        {
+            passing.tenure = Some(self.lasting.tenures.begin(permit, &*self.endpoints.store));
+        }
     }
 
     /// Looks for an endpoint event at the beginning of a stream, and rewrites it.
@@ -162,7 +171,9 @@ impl Gateway {
     ) -> pingora::Result<String> {
         let bad = |why: String| Error::explain(BAD_ENDPOINT, why).into_up();
         let head = client.req_header();
-        let host = route::host(&head.headers).map_err(|_| bad("the request has no host".to_owned()))?;
+        let said = exchange.source.as_ref().and_then(|source| source.host.as_ref());
+        let host = said.map_or_else(|| route::host(&head.headers), route::host_of);
+        let host = host.map_err(|_| bad("the request has no host".to_owned()))?;
         let permit = exchange.permit.as_deref();
         let scheme = if upstream.url.tls { "https" } else { "http" };
         let between = Between {
@@ -242,7 +253,12 @@ impl Passing {
         }
         self.told = Instant::now();
         self.boundary.pass(&chunk);
-        client.write_response_body(chunk, false).await.map_err(Error::into_down)
+        tokio::select! {
+            biased;
+            written = client.write_response_body(chunk, false) => written.map_err(Error::into_down),
+            // A client that takes nothing is not waited for.
+            () = self.over() => Err(Error::new(TOKEN_OVER).into_in()),
+        }
     }
 }
 
