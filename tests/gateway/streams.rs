@@ -436,6 +436,53 @@ async fn a_stream_ends_when_its_token_is_revoked_and_no_other_does() {
     at.server.until_abandoned(4).await;
 }
 
+/// Of many streams those end whose tokens are gone, and all at once.
+///
+/// Spec: H11
+#[tokio::test]
+async fn of_many_streams_those_of_the_revoked_tokens_end() {
+    let at = Bound::start("/sse", "").await;
+    let secret = [
+        ("client_id", "ci-runner"),
+        ("client_secret", "a secret of the ci runner"),
+    ];
+    let resource = at.gateway.resource("one");
+    let mut streams = Vec::new();
+    for _ in 0..30 {
+        let asked = [
+            &secret[..],
+            &[("grant_type", "client_credentials"), ("resource", &resource)],
+        ]
+        .concat();
+        let answer = at.gateway.post_form("/token", &[], &asked).await;
+        let token = answer.json()["access_token"].as_str().unwrap().to_owned();
+        let mut own = Vec::new();
+        for _ in 0..5 {
+            own.push(Open::get(&at, &format!("Bearer {token}"), "/one/mcp").await);
+        }
+        streams.push((token, own));
+    }
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    for (token, _) in streams.iter().step_by(2) {
+        let pairs = [&secret[..], &[("token", token)]].concat();
+        assert_eq!(at.gateway.post_form("/revoke", &[], &pairs).await.status, 200);
+    }
+    let revoked = Instant::now();
+    for (_, own) in streams.iter_mut().step_by(2) {
+        for stream in own {
+            assert!(stream.ends(Duration::from_secs(5)).await);
+        }
+    }
+    assert!(revoked.elapsed() < Duration::from_secs(4), "{:?}", revoked.elapsed());
+    at.server.until_abandoned(75).await;
+    for (_, own) in streams.iter_mut().skip(1).step_by(2) {
+        for stream in own {
+            let ended = stream.until(|_| false);
+            assert!(tokio::time::timeout(Duration::from_millis(10), ended).await.is_err());
+        }
+    }
+}
+
 /// Also one that has only just begun, whose token nobody has written down yet.
 ///
 /// Spec: H11
