@@ -579,6 +579,25 @@ async fn a_flood_does_not_keep_a_stream_alive() {
     drop(stalled);
 }
 
+/// Also from the very beginning.
+///
+/// Spec: H11
+#[tokio::test]
+async fn a_client_that_takes_nothing_is_not_waited_for_when_its_token_ends() {
+    let at = Bound::start("/sse", "").await;
+    let client = register(&at.gateway, json!({})).await;
+    let own = tokens(&at.gateway, &client, "ada", "one").await;
+    let stalled = Open::get(&at, &format!("Bearer {}", own.access), "/one/mcp").await;
+    let event = format!("data: {}\n\n", "x".repeat(1 << 20));
+    for _ in 0..32 {
+        at.server.say(&event);
+    }
+    let pairs = [("token", own.access.as_str()), ("client_id", client.id.as_str())];
+    assert_eq!(at.gateway.post_form("/revoke", &[], &pairs).await.status, 200);
+    at.server.until_abandoned(1).await;
+    drop(stalled);
+}
+
 /// Spec: H11, L22
 #[tokio::test]
 async fn a_stream_ends_when_its_person_is_removed_and_stays_when_others_are() {
