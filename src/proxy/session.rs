@@ -97,14 +97,13 @@ impl Gateway {
             )
             .into());
         }
-        let known = match permit.session.get(visible) {
-            Some(known) => known,
-            None => {
-                let own = sessions.unbind(party, visible.as_bytes()).ok_or_else(unknown)?;
-                // A part of a header's value is one.
-                let own = HeaderValue::from_bytes(own).map_err(|_| unknown())?;
-                permit.session.put(visible.clone(), own)
-            }
+        let known = if let Some(known) = permit.session.get(visible) {
+            known
+        } else {
+            let own = sessions.unbind(party, visible.as_bytes()).ok_or_else(unknown)?;
+            // A part of a header's value is one.
+            let own = HeaderValue::from_bytes(own).map_err(|_| unknown())?;
+            permit.session.put(visible.clone(), own)
         };
         exchange.session = Some(known);
         Ok(())
