@@ -117,7 +117,7 @@ struct Exchange {
     permit: Option<Arc<Permit>>,
     origin: Origin,
     /// Its session, where sessions are bound.
-    session: Option<Box<Known>>,
+    session: Option<Arc<Known>>,
     /// Where at the upstream it goes, if that is not said by its path.
     target: Option<String>,
     /// The beginning of the body, and whether it is the whole of it.
