@@ -39,10 +39,6 @@ impl Program {
             });
             let file = directory.path().join("gateway.yaml");
             fs::write(&file, yaml(directory.path(), address, admin, upstream, "")).unwrap();
-            #[expect(
-                clippy::zombie_processes,
-                reason = "waited for below, or when the program is dropped"
-            )]
             let mut process = Command::new(env!("CARGO_BIN_EXE_mcpgate"))
                 .args(["serve", "-c"])
                 .arg(&file)
