@@ -3,6 +3,7 @@
 //! A label is an enum or an upstream's configured name, never anything that a caller can choose. The log never holds a
 //! token, a code, a cookie, a query string or a body.
 
+pub mod access;
 pub mod lines;
 
 use std::time::Duration;

@@ -244,32 +244,30 @@ impl Gateway {
         let (mut response, is_stream) = headers::response(answered, &mount.hidden, &self.endpoints.config, upstream)?;
         // HTTP/1.0 knows no chunks: the end of the connection is the end of the body (RFC 9112 §6.3).
         if session.req_header().version < Version::HTTP_11
-            && response.remove_header(&header::TRANSFER_ENCODING).is_some()
+            && response.headers.remove(header::TRANSFER_ENCODING).is_some()
         {
             session.set_keepalive(None);
         }
-        self.bind_session(exchange, upstream, &mut response)?;
+        self.bind_session(exchange, upstream, &mut response.headers)?;
         if is_stream {
-            stream::without_length(session, &mut response)?;
+            stream::without_length(session, &mut response.headers);
         }
-        response.insert_header(REQUEST_ID, exchange.request_id.clone())?;
-        let mut failed = None;
+        response.headers.insert(REQUEST_ID, exchange.request_id.clone());
         origin::cors(&exchange.origin, |name, value| {
-            failed = if name == header::VARY {
-                response.append_header(name, value).err()
+            if name == header::VARY {
+                response.headers.append(name, value);
             } else {
-                response.insert_header(name, value).err()
-            };
+                response.headers.insert(name, value);
+            }
         });
-        if let Some(error) = failed {
-            return Err(error);
-        }
         exchange.outcome = Some(match response.status.as_u16() {
             0..400 => Outcome::Ok,
             400..500 => Outcome::UpstreamClientError,
             _ => Outcome::UpstreamServerError,
         });
         exchange.stream = is_stream.then(|| mount.metrics.stream());
+        let mut response = ResponseHeader::from(response);
+        response.set_reason_phrase(answered.get_reason_phrase())?;
         Ok(response)
     }
 }

@@ -4,10 +4,9 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Version};
 use pingora::Error;
-use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 
 use super::deadline::Deadline;
@@ -252,13 +251,12 @@ fn is_plain(headers: &HeaderMap) -> bool {
 }
 
 /// A stream may become longer than its upstream says: chunks instead of a length.
-pub(super) fn without_length(client: &ServerSession, response: &mut ResponseHeader) -> pingora::Result<()> {
+pub(super) fn without_length(client: &ServerSession, response: &mut HeaderMap) {
     let head = client.req_header();
-    if head.method == Method::HEAD || response.remove_header(&header::CONTENT_LENGTH).is_none() {
-        return Ok(());
+    if head.method != Method::HEAD
+        && response.remove(header::CONTENT_LENGTH).is_some()
+        && head.version == Version::HTTP_11
+    {
+        response.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    if head.version == Version::HTTP_11 {
-        response.insert_header(header::TRANSFER_ENCODING, "chunked")?;
-    }
-    Ok(())
 }
