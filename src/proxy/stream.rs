@@ -1,6 +1,7 @@
 //! An event stream on its way to the client: as it comes, with a comment in long silences (K4), the address in a legacy
 //! stream's first event rewritten (K7), and not for longer than its token is good (H11).
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -114,6 +115,10 @@ impl Gateway {
             && let Some(permit) = &exchange.permit
         {
             passing.tenure = Some(self.lasting.tenures.begin(permit, &*self.endpoints.store));
+            // It began under another configuration, and what was looked at when that changed was not this one.
+            if self.retired.load(Ordering::SeqCst) {
+                self.lasting.tenures.unsettle();
+            }
         }
         if passing.keep_alive.is_some_and(|silence| now >= passing.told + silence) {
             if passing.boundary.is_between() {

@@ -161,7 +161,7 @@ fn yaml(directory: &Path, address: SocketAddr, admin: SocketAddr, upstream: Sock
 }
 
 /// A server that echoes, and sends an event every 20 ms for ever.
-async fn upstream() -> SocketAddr {
+pub async fn upstream() -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let router = Router::new()
