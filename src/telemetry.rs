@@ -3,6 +3,7 @@
 //! A label is an enum or an upstream's configured name, never anything that a caller can choose. The log never holds a
 //! token, a code, a cookie, a query string or a body.
 
+mod budgets;
 pub mod lines;
 
 use std::time::Duration;
@@ -12,6 +13,7 @@ use prometheus::{
     TextEncoder,
 };
 
+pub use budgets::{InUse, Limit};
 /// Why metrics cannot be set up or written.
 pub use prometheus::Error as MetricsError;
 
@@ -125,6 +127,7 @@ pub struct Metrics {
     reloads: IntCounterVec,
     last_reload: IntGauge,
     certificates: IntGaugeVec,
+    budgets: budgets::Budgets,
 }
 
 /// Counts an open event stream until it is dropped.
@@ -334,6 +337,7 @@ impl Metrics {
                 STORE_BUCKETS,
                 &["operation"],
             )?,
+            budgets: budgets::Budgets::new(&registry)?,
             upstream_errors: counter("upstream_errors_total", "Upstreams that failed.", &["upstream", "kind"])?,
             registry,
         })

@@ -83,7 +83,7 @@ impl Gateway {
             // Boxed, because most answers are none.
             Box::pin(self.relay_events(session, exchange, deadline, upstream, &mut server)).await?;
         } else {
-            relay(session, deadline, upstream, &mut server).await?;
+            relay(session, exchange, deadline, upstream, &mut server).await?;
         }
         if let (HttpSession::H1(mut used), true) = (server.session, server.complete) {
             used.respect_keepalive();
@@ -145,7 +145,7 @@ impl Gateway {
         server: &mut Server,
     ) -> pingora::Result<()> {
         let request = self.request(session, exchange, upstream, mount)?;
-        let body_follows = !session.is_body_done();
+        let body_follows = exchange.whole.is_some() || !session.is_body_done();
         if let Some(wire) = server.session.stream().and_then(Wire::under) {
             wire.hold(body_follows);
         }
@@ -160,6 +160,17 @@ impl Gateway {
             wire.hold(false);
         }
         let mut answered = false;
+        if let Some(whole) = exchange.whole.clone() {
+            let sent = tokio::select! {
+                biased;
+                sent = server.session.write_request_body(whole, true) => sent,
+                () = deadline.passed() => return Err(Error::new(UPSTREAM_LATE)),
+            };
+            if let Err(error) = sent {
+                tracing::debug!(%error, "an upstream takes no more of a body");
+                return head_of(server, deadline).await.map_err(|_| error.into_up());
+            }
+        }
         while !answered && !session.is_body_done() {
             tokio::select! {
                 biased;
@@ -305,13 +316,16 @@ impl Gateway {
             _ => Outcome::UpstreamServerError,
         });
         exchange.stream = is_stream.then(|| mount.metrics.stream());
+        if let Some(held) = &mut exchange.held {
+            held.becomes(is_stream);
+        }
         Ok(response)
     }
 }
 
 impl Exchange {
     /// Keeps the beginning of the body.
-    fn keep(&mut self, chunk: &Bytes) {
+    pub(super) fn keep(&mut self, chunk: &Bytes) {
         if !chunk.is_empty() && self.body_length <= KEPT_BODY as u64 {
             self.body.push(chunk.clone());
         }
@@ -322,6 +336,7 @@ impl Exchange {
 /// Passes the body of a response on, piece by piece as it comes.
 async fn relay(
     session: &mut ServerSession,
+    exchange: &mut Exchange,
     deadline: &mut Deadline,
     upstream: &Upstream,
     server: &mut Server,
@@ -341,6 +356,10 @@ async fn relay(
             () = deadline.passed() => return Err(Error::new(UPSTREAM_LATE)),
         };
         done = chunk.is_none() || server.session.response_done();
+        // Before the client knows: it may ask the next thing at once.
+        if let (true, Some(held)) = (done, &mut exchange.held) {
+            held.is_answered();
+        }
         if let Some(chunk) = chunk.filter(|chunk| !chunk.is_empty()) {
             pass(session, deadline, chunk, false).await?;
         }

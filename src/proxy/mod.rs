@@ -15,6 +15,8 @@ mod access_log;
 mod admission;
 mod bearer;
 mod bridge;
+mod budget;
+mod calls;
 mod client_address;
 mod deadline;
 mod entrance;
@@ -50,6 +52,8 @@ use pingora::protocols::http::ServerSession;
 use tokio::net::TcpStream;
 
 use self::bearer::{Bearer, Permit};
+use self::budget::{Budget, Budgets, Held};
+use self::calls::Stopped;
 use self::client_address::Source;
 use self::deadline::Deadline;
 use self::entrance::Entrance;
@@ -64,7 +68,6 @@ use self::session::Known;
 use self::tenure::Tenures;
 use self::watched::Watched;
 use crate::config::Upstream;
-use crate::domain::rate::Rates;
 use crate::oauth::Endpoints;
 use crate::telemetry::{Outcome, StreamGuard, UpstreamMetrics};
 
@@ -83,8 +86,7 @@ pub struct Gateway {
 /// What outlives a configuration.
 #[derive(Clone)]
 struct Lasting {
-    /// By upstream and subject.
-    rates: Arc<Rates<(String, String)>>,
+    budgets: Budgets,
     in_flight: InFlight,
     tenures: Tenures,
     /// Makes encrypted connections to upstreams.
@@ -94,7 +96,7 @@ struct Lasting {
 impl Default for Lasting {
     fn default() -> Self {
         Self {
-            rates: Arc::default(),
+            budgets: Budgets::default(),
             in_flight: InFlight::default(),
             tenures: Tenures::default(),
             connector: Arc::new(TransportConnector::new(None)),
@@ -110,6 +112,8 @@ struct Mount {
     authority: HeaderValue,
     place: Place,
     pool: Pool,
+    /// Where it has limits that count.
+    budget: Option<Arc<Budget>>,
     metrics: UpstreamMetrics,
 }
 
@@ -139,6 +143,10 @@ struct Exchange {
     body: Vec<Bytes>,
     body_length: u64,
     body_complete: bool,
+    /// The places that it takes, where they are counted.
+    held: Option<Box<Held>>,
+    /// The whole body, where it was read before the upstream hears of it.
+    whole: Option<Bytes>,
     outcome: Option<Outcome>,
     stream: Option<StreamGuard>,
     _in_flight: InFlightGuard,
@@ -174,12 +182,15 @@ impl Gateway {
                 .unwrap_or_else(|_| HeaderValue::from_static("upstream")),
             place: Place::of(&upstream.url),
             pool: Pool::default(),
+            budget: lasting.budgets.of(upstream, &endpoints.metrics),
             metrics: endpoints.metrics.upstream(&upstream.name),
         };
         let mounts = config.upstreams.iter().map(mount).collect();
         let entrances: Result<_, _> = config.listen.iter().map(Entrance::of).collect();
+        let entrances = entrances?;
+        lasting.budgets.settle(&config, &endpoints.metrics);
         Ok(Self {
-            entrances: entrances?,
+            entrances,
             endpoints,
             routes,
             bearer: Bearer::new(),
@@ -229,10 +240,23 @@ impl Gateway {
     ) -> pingora::Result<()> {
         match self.decide(session, exchange).await? {
             Ok(admission::Step::Answered) => Ok(()),
+            Ok(admission::Step::Refused(met)) => Box::pin(self.refuse_one_too_many(session, exchange, met)).await,
             Ok(admission::Step::Forward) => {
                 // Before the upstream is connected to: that time is not the gateway's.
                 self.endpoints.metrics.overhead(exchange.started.elapsed());
                 bridge::continue_if_expected(session).await?;
+                if self.counts_calls(exchange) {
+                    // Boxed, because it is rare.
+                    match Box::pin(self.count_calls(session, exchange, deadline)).await? {
+                        Ok(()) => {}
+                        Err(Stopped::ByLimit(met)) => {
+                            return Box::pin(self.refuse_one_too_many(session, exchange, met)).await;
+                        }
+                        Err(Stopped::ByForm(refusal)) => {
+                            return Box::pin(self.answer(session, exchange, refusal)).await;
+                        }
+                    }
+                }
                 self.forward(session, exchange, deadline).await
             }
             Err(refusal) => Box::pin(self.answer(session, exchange, refusal)).await,
@@ -298,6 +322,8 @@ impl Exchange {
             body: Vec::new(),
             body_length: 0,
             body_complete: false,
+            held: None,
+            whole: None,
             outcome: None,
             stream: None,
             _in_flight: in_flight,

@@ -14,6 +14,7 @@
 )]
 
 mod advertised;
+mod budgets;
 mod documents;
 mod edges;
 mod faults;
@@ -31,6 +32,7 @@ mod proxying;
 mod rudeness;
 mod sessions;
 mod setup;
+mod signed_identity;
 #[path = "../support/site.rs"]
 mod site;
 mod step_up;
