@@ -4,7 +4,7 @@ use mcpgate::jose::{Algorithm, KeySet, Token};
 use serde_json::{Value, json};
 
 use crate::http1::Reply;
-use crate::person::{Browser, Client, authorize_target, register, tokens, walk};
+use crate::person::{Browser, Client, authorize_target, redeem, register, tokens, walk};
 use crate::setup::Gateway;
 
 struct Signed {
@@ -224,18 +224,115 @@ async fn it_opens_nothing_at_the_gateway() {
         .await;
     assert_eq!(proof.status, 401);
 
-    // As a hint at who is signed in it is nobody's: with prompt=none an ID token of somebody else is refused, and this is
-    // as good as no hint.
+    // As a hint at who is signed in it is nobody's: an ID token of somebody else would be `login_required`.
     let mut browser = Browser::default();
     let resource = at.gateway.resource("one");
     let target = authorize_target(&at.client, Some(&resource), None, &[]);
     walk(&at.gateway, &mut browser, &target, "bob").await;
-    let hinted = authorize_target(
-        &at.client,
-        Some(&resource),
-        None,
-        &[("prompt", "none"), ("id_token_hint", &stated)],
+    let mut silently = async |more: &[(&str, &str)]| {
+        let more = [&[("prompt", "none")], more].concat();
+        let target = authorize_target(&at.client, Some(&resource), None, &more);
+        let reply = browser.get(&at.gateway, &target).await;
+        reply.redirected("error")
+    };
+    let unhinted = silently(&[]).await;
+    assert_eq!(silently(&[("id_token_hint", &stated)]).await, unhinted);
+    assert_ne!(unhinted.as_deref(), Some("login_required"));
+}
+
+/// The part of the documentation that is a program in this language.
+fn snippet(language: &str) -> String {
+    let document = include_str!("../../docs/identity.md");
+    let (_, rest) = document.split_once(&format!("```{language}\n")).unwrap();
+    rest.split_once("\n```").unwrap().0.to_owned()
+}
+
+/// Runs a program with statements as its arguments; it prints a line of JSON for each, `null` where it refuses.
+async fn verdicts(command: &[&str], gateway: &str, audience: &str, statements: &[&str]) -> Vec<Value> {
+    let (program, arguments) = command.split_first().unwrap();
+    let output = tokio::process::Command::new(program)
+        .args(arguments)
+        .args(statements)
+        .env("GATEWAY_URL", gateway)
+        .env("MCP_URL", audience)
+        .current_dir("tests/judges")
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(std::time::Duration::from_secs(60), output).await;
+    let output = output
+        .expect("it ends")
+        .unwrap_or_else(|error| panic!("{program} is missing ({error}); run tests/setup.sh"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{said}\n(what is missing comes with tests/setup.sh)"
     );
-    let reply = browser.get(&at.gateway, &hinted).await;
-    assert!(reply.redirected("code").is_some(), "{}", reply.text());
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), statements.len());
+    lines
+}
+
+/// What docs/identity.md has upstreams do, done.
+/// Spec: I7
+#[tokio::test]
+async fn the_documented_programs_tell_a_statement_from_everything_else() {
+    let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".to_owned());
+    let environment = std::env::var("TEST_ENV").unwrap_or_else(|_| format!("{target}/test-env"));
+    let python = std::path::absolute(format!("{environment}/python-1/bin/python")).unwrap();
+    let node = format!(
+        "{}\nfor (const it of process.argv.slice(1)) {{
+            console.log(JSON.stringify(await caller(it).catch((error) => {{
+                if (!error.code?.startsWith('ERR_J')) throw error;
+                return null;
+            }})));
+        }}",
+        snippet("js")
+    );
+    let script = format!(
+        "{}\n\nimport json, sys\nfor it in sys.argv[1:]:\n    try:\n        print(json.dumps(caller(it)))\n    except jwt.PyJWTError:\n        print('null')\n",
+        snippet("python")
+    );
+
+    let at = Signed::start("true").await;
+    // Others have a clock of their own.
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    at.gateway.set_clock((now - 400) * 1000);
+    let token = async || tokens(&at.gateway, &at.client, "ada", "one").await.access;
+    let state = async |token: &str| {
+        assert_eq!(at.gateway.call("one", Some(token)).await.status, 200);
+        let seen = at.gateway.upstream.last();
+        seen.header("x-forwarded-identity").unwrap().to_owned()
+    };
+    let expired = state(&token().await).await;
+    at.gateway.set_clock(now * 1000);
+    let good = state(&token().await).await;
+    let mut parts: Vec<&str> = good.split('.').collect();
+    parts[1] = expired.split('.').nth(1).unwrap();
+    let mixed = parts.join(".");
+    // Signed with the same key, for whoever takes it for its own: all that is different is what it calls itself.
+    let client = register(&at.gateway, json!({ "id_token_signed_response_alg": "ES256" })).await;
+    let resource = at.gateway.resource("one");
+    let asked = authorize_target(&client, Some(&resource), Some("one:use openid"), &[]);
+    let reply = walk(&at.gateway, &mut Browser::default(), &asked, "ada").await;
+    let reply = redeem(&at.gateway, &client, &reply.redirected("code").unwrap(), &[]).await;
+    let id_token = reply.json()["id_token"].as_str().unwrap().to_owned();
+    assert_eq!(payload(&id_token)["aud"], client.id);
+
+    let gateway = at.gateway.origin();
+    let node = ["node", "--input-type=module", "--eval", &node, "--"];
+    let python = [python.to_str().unwrap(), "-c", &script];
+    for command in [&node[..], &python[..]] {
+        let all = [good.as_str(), &expired, &mixed, &id_token, &at.token, ""];
+        let said = verdicts(command, &gateway, &resource, &all).await;
+        assert_eq!(said[0], payload(&good), "{}", command[0]);
+        assert!(said[1..].iter().all(Value::is_null), "{}: {said:?}", command[0]);
+        for elsewhere in [at.gateway.resource("two"), client.id.clone()] {
+            let said = verdicts(command, &gateway, &elsewhere, &[&good, &id_token]).await;
+            assert!(said.iter().all(Value::is_null), "{}: {said:?}", command[0]);
+        }
+    }
 }
