@@ -51,27 +51,31 @@ impl Limit {
 
 impl Budgets {
     pub(super) fn new(registry: &Registry) -> Result<Self, MetricsError> {
-        let labels = &["upstream", "limit"];
         let rejections = IntCounterVec::new(
             Opts::new(
                 "limit_rejections_total",
                 "Requests to upstreams that were answered 429, by the limit that they met.",
             ),
-            labels,
+            &["upstream", "limit"],
         )?;
         registry.register(Box::new(rejections.clone()))?;
-        let gauge = |name: &str, help: &str| -> Result<IntGaugeVec, MetricsError> {
-            let gauge = IntGaugeVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok(gauge)
-        };
-        Ok(Self {
-            rejections,
-            in_use: gauge(
+        let in_use = IntGaugeVec::new(
+            Opts::new(
                 "limit_in_use",
                 "Requests and event streams, of everybody, that count towards a limit now.",
-            )?,
-            ceilings: gauge("limit_ceiling", "Where a limit of the configuration ends.")?,
+            ),
+            &["upstream", "limit"],
+        )?;
+        registry.register(Box::new(in_use.clone()))?;
+        let ceilings = IntGaugeVec::new(
+            Opts::new("limit_ceiling", "Where a limit of the configuration ends."),
+            &["upstream", "limit"],
+        )?;
+        registry.register(Box::new(ceilings.clone()))?;
+        Ok(Self {
+            rejections,
+            in_use,
+            ceilings,
         })
     }
 }

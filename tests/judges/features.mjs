@@ -23,9 +23,10 @@ export const FEATURES = [
   {
     name: 'limits',
     switchOn: ({ upstreams }) => {
-      for (const upstream of upstreams) Object.assign(upstream.limits ??= {}, { body: '8MiB', response_timeout: '120s', idle_stream: '120s', requests_per_minute: 1_000_000 });
+      for (const upstream of upstreams) Object.assign(upstream.limits ??= {}, { body: '8MiB', response_timeout: '120s', idle_stream: '120s', requests_per_minute: 1_000_000, client_requests_per_minute: 1_000_000, tool_calls_per_minute: 1_000_000, concurrent_requests: 100_000, concurrent_streams: 100_000, total_concurrent_requests: 100_000, total_concurrent_streams: 100_000 });
     },
   },
+  { name: 'who is calling, signed', switchOn: ({ upstreams }) => { for (const upstream of upstreams) upstream.identity_jwt = true; } },
   { name: 'proxies that are trusted', switchOn: (configuration) => { configuration.trusted_proxies = ['127.0.0.0/8']; } },
   { name: 'files that are watched', switchOn: (configuration) => { configuration.watch_files = true; } },
   {
