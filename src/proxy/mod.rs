@@ -19,6 +19,7 @@ mod budget;
 mod calls;
 mod client_address;
 mod deadline;
+mod dial;
 mod entrance;
 mod forward;
 #[cfg(debug_assertions)]
@@ -46,7 +47,6 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header::HeaderValue;
 use pingora::Error;
-use pingora::connectors::TransportConnector;
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use tokio::net::TcpStream;
@@ -56,12 +56,11 @@ use self::budget::{Budget, Budgets, Held};
 use self::calls::Stopped;
 use self::client_address::Source;
 use self::deadline::Deadline;
+use self::dial::Dialer;
 use self::entrance::Entrance;
 use self::headers::{Guarded, Hidden};
 use self::listener::{InFlight, InFlightGuard};
 use self::origin::{Origin, Origins};
-use self::place::Place;
-use self::pool::Pool;
 use self::reply::Refusal;
 use self::route::Routes;
 use self::session::Known;
@@ -84,24 +83,11 @@ pub struct Gateway {
 }
 
 /// What outlives a configuration.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Lasting {
     budgets: Budgets,
     in_flight: InFlight,
     tenures: Tenures,
-    /// Makes encrypted connections to upstreams.
-    connector: Arc<TransportConnector>,
-}
-
-impl Default for Lasting {
-    fn default() -> Self {
-        Self {
-            budgets: Budgets::default(),
-            in_flight: InFlight::default(),
-            tenures: Tenures::default(),
-            connector: Arc::new(TransportConnector::new(None)),
-        }
-    }
 }
 
 /// What is worked out once for each upstream.
@@ -110,8 +96,7 @@ struct Mount {
     hidden: Hidden,
     origins: Origins,
     authority: HeaderValue,
-    place: Place,
-    pool: Pool,
+    dialer: Dialer,
     /// Where it has limits that count.
     budget: Option<Arc<Budget>>,
     metrics: UpstreamMetrics,
@@ -173,19 +158,20 @@ impl Gateway {
         let config = Arc::clone(&endpoints.config);
         let routes = Routes::new(&config);
         let own = routes.own_origins(config.public_url.scheme);
-        let mount = |upstream: &Upstream| Mount {
-            guarded: Guarded::of(upstream),
-            hidden: Hidden::of(upstream),
-            origins: Origins::of(upstream, &own, config.public_url.scheme),
-            // The configuration took it from a parsed URL, which holds nothing that a header may not.
-            authority: HeaderValue::from_str(&upstream.url.authority)
-                .unwrap_or_else(|_| HeaderValue::from_static("upstream")),
-            place: Place::of(&upstream.url),
-            pool: Pool::default(),
-            budget: lasting.budgets.of(upstream, &endpoints.metrics),
-            metrics: endpoints.metrics.upstream(&upstream.name),
+        let mount = |upstream: &Upstream| {
+            Ok::<_, String>(Mount {
+                guarded: Guarded::of(upstream),
+                hidden: Hidden::of(upstream),
+                origins: Origins::of(upstream, &own, config.public_url.scheme),
+                // The configuration took it from a parsed URL, which holds nothing that a header may not.
+                authority: HeaderValue::from_str(&upstream.url.authority)
+                    .unwrap_or_else(|_| HeaderValue::from_static("upstream")),
+                dialer: Dialer::of(upstream)?,
+                budget: lasting.budgets.of(upstream, &endpoints.metrics),
+                metrics: endpoints.metrics.upstream(&upstream.name),
+            })
         };
-        let mounts = config.upstreams.iter().map(mount).collect();
+        let mounts = config.upstreams.iter().map(mount).collect::<Result<_, _>>()?;
         let entrances: Result<_, _> = config.listen.iter().map(Entrance::of).collect();
         let entrances = entrances?;
         lasting.budgets.settle(&config, &endpoints.metrics);
@@ -296,14 +282,14 @@ impl Gateway {
     /// Closes idle connections to upstreams, for there will be no more requests.
     fn retire(&self) {
         for mount in &self.mounts {
-            mount.pool.retire();
+            mount.dialer.retire();
         }
     }
 
     /// Closes connections to upstreams that have been idle for too long.
     fn tidy(&self) {
         for mount in &self.mounts {
-            mount.pool.tidy();
+            mount.dialer.tidy();
         }
     }
 }

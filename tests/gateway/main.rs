@@ -14,9 +14,12 @@
 )]
 
 mod advertised;
+mod behind_proxies;
 mod budgets;
+mod certificates;
 mod documents;
 mod edges;
+mod encryption;
 mod faults;
 mod footprint;
 mod generations;
@@ -29,9 +32,11 @@ mod memory;
 mod misfortune;
 mod person;
 mod proxying;
+mod reloading;
 mod rudeness;
 mod sessions;
 mod setup;
+mod signals;
 mod signed_identity;
 #[path = "../support/site.rs"]
 mod site;

@@ -27,6 +27,9 @@ export const FEATURES = [
     },
   },
   { name: 'who is calling, signed', switchOn: ({ upstreams }) => { for (const upstream of upstreams) upstream.identity_jwt = true; } },
+  // So often that every silence of the suite has one.
+  { name: 'comments on silent streams', switchOn: ({ upstreams }) => { for (const upstream of upstreams) upstream.keep_alive = '1s'; } },
+  { name: 'sessions that belong to somebody', switchOn: ({ upstreams }) => { for (const upstream of upstreams) upstream.bind_sessions = true; } },
   { name: 'proxies that are trusted', switchOn: (configuration) => { configuration.trusted_proxies = ['127.0.0.0/8']; } },
   { name: 'files that are watched', switchOn: (configuration) => { configuration.watch_files = true; } },
   {
