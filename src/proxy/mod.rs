@@ -15,6 +15,8 @@ mod access_log;
 mod admission;
 mod bearer;
 mod bridge;
+mod budget;
+mod calls;
 mod client_address;
 mod deadline;
 mod dial;
@@ -51,6 +53,8 @@ use pingora::protocols::http::ServerSession;
 use tokio::net::TcpStream;
 
 use self::bearer::{Bearer, Permit};
+use self::budget::{Budget, Budgets, Held};
+use self::calls::Stopped;
 use self::client_address::Source;
 use self::deadline::Deadline;
 use self::dial::Dialer;
@@ -64,7 +68,6 @@ use self::session::Known;
 use self::tenure::Tenures;
 use self::watched::Watched;
 use crate::config::Upstream;
-use crate::domain::rate::Rates;
 use crate::oauth::Endpoints;
 use crate::telemetry::{Outcome, StreamGuard, UpstreamMetrics};
 
@@ -85,8 +88,7 @@ pub struct Gateway {
 /// What outlives a configuration.
 #[derive(Clone, Default)]
 struct Lasting {
-    /// By upstream and subject.
-    rates: Arc<Rates<(String, String)>>,
+    budgets: Budgets,
     in_flight: InFlight,
     tenures: Tenures,
 }
@@ -98,6 +100,8 @@ struct Mount {
     origins: Origins,
     authority: HeaderValue,
     dialer: Dialer,
+    /// Where it has limits that count.
+    budget: Option<Arc<Budget>>,
     metrics: UpstreamMetrics,
 }
 
@@ -127,6 +131,10 @@ struct Exchange {
     body: Vec<Bytes>,
     body_length: u64,
     body_complete: bool,
+    /// The places that it takes, where they are counted.
+    held: Option<Box<Held>>,
+    /// The whole body, where it was read before the upstream hears of it.
+    whole: Option<Bytes>,
     outcome: Option<Outcome>,
     stream: Option<StreamGuard>,
     _in_flight: InFlightGuard,
@@ -162,13 +170,16 @@ impl Gateway {
                 authority: HeaderValue::from_str(&upstream.url.authority)
                     .unwrap_or_else(|_| HeaderValue::from_static("upstream")),
                 dialer: Dialer::of(upstream)?,
+                budget: lasting.budgets.of(upstream, &endpoints.metrics),
                 metrics: endpoints.metrics.upstream(&upstream.name),
             })
         };
         let mounts = config.upstreams.iter().map(mount).collect::<Result<_, _>>()?;
         let entrances: Result<_, _> = config.listen.iter().map(Entrance::of).collect();
+        let entrances = entrances?;
+        lasting.budgets.settle(&config, &endpoints.metrics);
         Ok(Self {
-            entrances: entrances?,
+            entrances,
             endpoints,
             routes,
             bearer: Bearer::new(),
@@ -219,10 +230,23 @@ impl Gateway {
     ) -> pingora::Result<()> {
         match self.decide(session, exchange).await? {
             Ok(admission::Step::Answered) => Ok(()),
+            Ok(admission::Step::Refused(met)) => Box::pin(self.refuse_one_too_many(session, exchange, met)).await,
             Ok(admission::Step::Forward) => {
                 // Before the upstream is connected to: that time is not the gateway's.
                 self.endpoints.metrics.overhead(exchange.started.elapsed());
                 bridge::continue_if_expected(session).await?;
+                if self.counts_calls(exchange) {
+                    // Boxed, because it is rare.
+                    match Box::pin(self.count_calls(session, exchange, deadline)).await? {
+                        Ok(()) => {}
+                        Err(Stopped::ByLimit(met)) => {
+                            return Box::pin(self.refuse_one_too_many(session, exchange, met)).await;
+                        }
+                        Err(Stopped::ByForm(refusal)) => {
+                            return Box::pin(self.answer(session, exchange, refusal)).await;
+                        }
+                    }
+                }
                 self.forward(session, exchange, deadline).await
             }
             Err(refusal) => Box::pin(self.answer(session, exchange, refusal)).await,
@@ -289,6 +313,8 @@ impl Exchange {
             body: Vec::new(),
             body_length: 0,
             body_complete: false,
+            held: None,
+            whole: None,
             outcome: None,
             stream: None,
             _in_flight: in_flight,
