@@ -83,6 +83,11 @@ pub(super) const UPSTREAM: &[&str] = &[
     "host",
     "url",
     "scopes",
+    "tools",
+    "resources",
+    "prompts",
+    "methods",
+    "filter_lists",
     "identity_headers",
     "headers",
     "allowed_origins",
@@ -92,6 +97,7 @@ pub(super) const UPSTREAM: &[&str] = &[
     "tls",
     "http2",
 ];
+pub(super) const RULE: &[&str] = &["match", "scopes", "deny"];
 pub(super) const UPSTREAM_TLS: &[&str] = &["ca", "cert", "key", "server_name"];
 pub(super) const LIMITS: &[&str] = &[
     "body",
@@ -123,6 +129,10 @@ const MAPS: &[(&str, &[&str])] = &[
     ("scopes[].", SCOPE),
     ("users[].", USER),
     ("upstreams[].", UPSTREAM),
+    ("upstreams[].tools[].", RULE),
+    ("upstreams[].resources[].", RULE),
+    ("upstreams[].prompts[].", RULE),
+    ("upstreams[].methods[].", RULE),
     ("upstreams[].limits.", LIMITS),
     ("upstreams[].tls.", UPSTREAM_TLS),
     ("outbound.", OUTBOUND),
