@@ -1,10 +1,10 @@
 //! Sessions at the gateway's door: an upstream hears only of those that were begun by who asks (K10 to K12).
 
-use http::header::{HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode};
 use pingora::Error;
-use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::http::RequestHeader;
 
 use super::bearer::Permit;
 use super::reply::{self, Refusal, RpcError};
@@ -88,18 +88,18 @@ impl Gateway {
         &self,
         exchange: &Exchange,
         upstream: &Upstream,
-        response: &mut ResponseHeader,
+        response: &mut HeaderMap,
     ) -> pingora::Result<()> {
         let Some(party) = exchange.permit.as_deref().and_then(|permit| party(upstream, permit)) else {
             return Ok(());
         };
-        let mut ids = response.headers.get_all(SESSION_ID).iter();
+        let mut ids = response.get_all(SESSION_ID).iter();
         let Some(id) = ids.next() else { return Ok(()) };
         if ids.next().is_some() {
             return Err(Error::explain(BAD_SESSION, "it has two session ids").into_up());
         }
         if id.is_empty() {
-            response.remove_header(&SESSION_ID);
+            response.remove(SESSION_ID);
             return Ok(());
         }
         let visible = match &exchange.session {
@@ -111,7 +111,7 @@ impl Gateway {
                     .ok_or_else(|| Error::explain(BAD_SESSION, "its session id is too long").into_up())?
             }
         };
-        response.insert_header(SESSION_ID, visible)?;
+        response.insert(SESSION_ID, visible);
         Ok(())
     }
 }
