@@ -27,6 +27,7 @@ mod headers;
 pub mod listener;
 mod origin;
 mod place;
+mod policy;
 mod pool;
 mod proxy_header;
 mod reply;
@@ -57,6 +58,7 @@ use self::entrance::Entrance;
 use self::headers::{Guarded, Hidden};
 use self::listener::{InFlight, InFlightGuard};
 use self::origin::{Origin, Origins};
+use self::policy::Ruled;
 use self::reply::Refusal;
 use self::route::Routes;
 use self::session::Known;
@@ -124,6 +126,8 @@ struct Exchange {
     body: Vec<Bytes>,
     body_length: u64,
     body_complete: bool,
+    /// What rules made of it, where there are any. Boxed, because most servers have none.
+    ruled: Option<Box<Ruled>>,
     outcome: Option<Outcome>,
     stream: Option<StreamGuard>,
     _in_flight: InFlightGuard,
@@ -219,6 +223,12 @@ impl Gateway {
                 // Before the upstream is connected to: that time is not the gateway's.
                 self.endpoints.metrics.overhead(exchange.started.elapsed());
                 bridge::continue_if_expected(session).await?;
+                // Boxed, like all that most requests do without.
+                if self.is_ruled(exchange)
+                    && let Err(refusal) = Box::pin(self.enforce(session, exchange, deadline)).await?
+                {
+                    return Box::pin(self.answer(session, exchange, refusal)).await;
+                }
                 self.forward(session, exchange, deadline).await
             }
             Err(refusal) => Box::pin(self.answer(session, exchange, refusal)).await,
@@ -284,6 +294,7 @@ impl Exchange {
             body: Vec::new(),
             body_length: 0,
             body_complete: false,
+            ruled: None,
             outcome: None,
             stream: None,
             _in_flight: in_flight,

@@ -11,6 +11,7 @@ use pingora::protocols::http::ServerSession;
 
 use super::deadline::Deadline;
 use super::forward::{Server, client_gone, hold, read_on};
+use super::policy::{self, ListFilter};
 use super::tenure::Tenure;
 use super::verdict::{BAD_ENDPOINT, TOKEN_OVER, UPSTREAM_LATE};
 use super::{Exchange, Gateway, route, session};
@@ -34,6 +35,8 @@ struct Passing {
     untouched: bool,
     /// While the first event may be one that is rewritten. Boxed, because it is rare.
     opening: Option<Box<Opening>>,
+    /// Where lists are filtered.
+    lists: Option<Box<ListFilter>>,
     tenure: Option<Tenure>,
 }
 
@@ -72,6 +75,7 @@ impl Gateway {
                     if let Some(chunk) = chunk.filter(|chunk| !chunk.is_empty()) {
                         let chunk = passing.hear(chunk);
                         let chunk = self.look_for_endpoint(&mut passing, client, exchange, upstream, chunk)?;
+                        let chunk = passing.filter(chunk, exchange, upstream)?;
                         passing.tell(client, chunk).await?;
                     }
                 }
@@ -89,7 +93,11 @@ impl Gateway {
         }
         deadline.rest();
         if let Some(opening) = passing.opening.take() {
-            passing.tell(client, opening.finish()).await?;
+            let rest = passing.filter(opening.finish(), exchange, upstream)?;
+            passing.tell(client, rest).await?;
+        }
+        if let Some(lists) = passing.lists.take() {
+            passing.tell(client, lists.finish(exchange, upstream)?).await?;
         }
         hold(client, false);
         client
@@ -188,7 +196,7 @@ impl Passing {
         let now = Instant::now();
         let headers = server.session.response_header().map(|head| &head.headers);
         // What is compressed cannot be looked into, and nothing can be put between.
-        let plain = headers.is_some_and(is_plain);
+        let plain = headers.is_some_and(policy::is_plain);
         // Streams of the newer transport belong to a session, or answer a message.
         let request = client.req_header();
         let may_be_legacy = request.method == Method::GET && exchange.session.is_none();
@@ -201,6 +209,7 @@ impl Passing {
             boundary: Boundary::new(),
             untouched: true,
             opening: (plain && may_be_legacy).then(Box::default),
+            lists: exchange.filters_lists().then(|| Box::new(ListFilter::new(upstream))),
             tenure: None,
         }
     }
@@ -234,6 +243,14 @@ impl Passing {
         chunk
     }
 
+    /// What its caller may see of it.
+    fn filter(&mut self, chunk: Bytes, exchange: &Exchange, upstream: &Upstream) -> pingora::Result<Bytes> {
+        match &mut self.lists {
+            Some(lists) => lists.pass(chunk, exchange, upstream),
+            None => Ok(chunk),
+        }
+    }
+
     /// Tells the client.
     async fn tell(&mut self, client: &mut ServerSession, chunk: Bytes) -> pingora::Result<()> {
         if chunk.is_empty() {
@@ -243,11 +260,6 @@ impl Passing {
         self.boundary.pass(&chunk);
         client.write_response_body(chunk, false).await.map_err(Error::into_down)
     }
-}
-
-fn is_plain(headers: &HeaderMap) -> bool {
-    let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
-    codings.all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 /// A stream may become longer than its upstream says: chunks instead of a length.
