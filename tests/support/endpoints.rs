@@ -28,7 +28,6 @@ use mcpgate::domain::clock::{Clock as _, ManualClock, Timestamp};
 use mcpgate::domain::grant::{AuthorizationCode, AuthorizationRequest, LiveToken, RequestDetails};
 use mcpgate::domain::network::Networks;
 use mcpgate::domain::pkce::CodeChallenge;
-use mcpgate::domain::rules::Rules;
 use mcpgate::domain::scope::Scope;
 use mcpgate::domain::secret::{Secret, SecretKind};
 use mcpgate::domain::uri::{HostPattern, Resource};
@@ -72,7 +71,7 @@ pub fn config() -> Config {
             path: "/mcp".to_owned(),
         },
         scopes: scopes.parse().unwrap(),
-        rules: Rules::default(),
+        rules: mcpgate::domain::rules::Rules::default(),
         filter_lists: true,
         identity_headers: Vec::new(),
         headers: Vec::new(),
