@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use mcpgate::config::{self, Claim, Config, Limits, Problems, RootResource, StoreConfig};
 use mcpgate::domain::client::{ClientAuthMethod, GrantType, KeySource};
+use mcpgate::domain::rules::Demand;
+use mcpgate::domain::scope::Scope;
 use mcpgate::domain::uri::HostPattern;
 use proptest::prelude::*;
 use serde_yaml::Value;
@@ -287,7 +289,7 @@ fn the_smallest_file_has_the_defaults_of_the_contract() {
             ("x-forwarded-client-id", Claim::ClientId),
         ]
     );
-    assert!(upstream.bind_sessions);
+    assert!(upstream.bind_sessions && upstream.filter_lists && upstream.rules.is_empty());
     assert_eq!(upstream.keep_alive, Some(Duration::from_secs(25)));
     assert_eq!(upstream.limits, Limits::default());
     assert_eq!((upstream.limits.body, upstream.limits.idle_stream), (4 << 20, None));
@@ -323,6 +325,22 @@ fn a_public_url_is_canonical() {
 fn sessions_and_silence_can_be_left_alone() {
     let upstream = &with("    bind_sessions: false\n    keep_alive: none").upstreams[0];
     assert_eq!((upstream.bind_sessions, upstream.keep_alive), (false, None));
+    let config = with(
+        "    filter_lists: false\n    tools:\n    - { match: \"get-*\", scopes: [] }\n    - { match: \"*\", scopes: [one:x, one:y] }\n    \
+         prompts: [{ match: p, deny: true }]\n    methods: [{ match: \"tasks/*\", deny: false, scopes: [one:z] }]",
+    );
+    let upstream = &config.upstreams[0];
+    assert!(!upstream.filter_lists && upstream.scopes.is_empty());
+    assert_eq!((upstream.rules.tools.len(), upstream.rules.resources.len()), (2, 0));
+    assert_eq!(upstream.rules.tools[0].demand, Demand::Scopes(Scope::empty()));
+    assert_eq!(upstream.rules.prompts[0].demand, Demand::Deny);
+    assert_eq!(upstream.rules.scopes().to_string(), "one:x one:y one:z");
+    for scope in ["one:x", "one:y", "one:z"] {
+        assert!(
+            config.scopes_of(upstream).contains(scope) && config.all_scopes().contains(scope),
+            "{scope}"
+        );
+    }
     let upstream = &with("    keep_alive: 5m").upstreams[0];
     assert_eq!(upstream.keep_alive, Some(Duration::from_secs(300)));
 }
@@ -817,6 +835,19 @@ const WRONG: &[(&str, &str, usize, &str)] = &[
     ("    allowed_origins: [claude.ai]", "upstreams[0].allowed_origins[0]", 9, "is not an origin"),
     ("    allowed_origins: ['null']", "upstreams[0].allowed_origins[0]", 9, "is not an origin"),
     ("    allowed_origins: ['*', '*']", "upstreams[0].allowed_origins[1]", 9, "twice"),
+    ("    filter_lists: maybe", "upstreams[0].filter_lists", 9, "true or false"),
+    ("    tools: all", "upstreams[0].tools", 9, "must be a list"),
+    ("    tools: [get]", "upstreams[0].tools[0]", 9, "must be a map with the keys match, scopes, deny"),
+    ("    tools: [{ scopes: [] }]", "upstreams[0].tools[0].match", 9, "is missing"),
+    ("    tools: [{ match: \"\", deny: true }]", "upstreams[0].tools[0].match", 9, "is empty"),
+    ("    tools: [{ match: \"a \", deny: true }]", "upstreams[0].tools[0].match", 9, "ends with a blank"),
+    ("    tools: [{ match: a }]", "upstreams[0].tools[0].scopes", 9, "or `deny: true`"),
+    ("    tools: [{ match: a, scope: [b] }]", "upstreams[0].tools[0].scope", 9, "did you mean `scopes`?"),
+    ("    prompts: [{ match: a, deny: yes please }]", "upstreams[0].prompts[0].deny", 9, "true or false"),
+    ("    resources: [{ match: a, scopes: [\"a b\"] }]", "upstreams[0].resources[0].scopes[0]", 9, "is not a scope"),
+    ("    methods: [{ match: a, scopes: [b], deny: true }]", "upstreams[0].methods[0].scopes", 9, "keep one of them"),
+    ("    tools:\n    - { match: \"*\", deny: true }\n    - { match: a, scopes: [] }", "upstreams[0].tools[1]", 11, "\"*\" on line 10 matches first"),
+    ("    tools:\n    - { match: a, deny: true }\n    - { match: a, scopes: [] }", "upstreams[0].tools[1]", 11, "can never decide anything"),
     ("    bind_sessions: maybe", "upstreams[0].bind_sessions", 9, "true or false"),
     ("    keep_alive: 25", "upstreams[0].keep_alive", 9, "has no unit; write 25s"),
     ("    keep_alive: 0s", "upstreams[0].keep_alive", 9, "must be between 1s and 1h"),
