@@ -1,10 +1,11 @@
 # `make` shows what there is.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench fuzz soak setup clean
+BENCH_PROGRAMS := $(foreach name,upstream plain-proxy issue load fill,--example bench-$(name))
+.PHONY: help demo test bench bench-guard fuzz soak setup clean
 
 help: ## Show this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Build the gateway and run it in front of a small MCP server of its own
 	@tests/setup.sh build
@@ -14,10 +15,15 @@ demo: ## Build the gateway and run it in front of a small MCP server of its own
 test: ## Check everything: format, lints, tests, real clients, pages in a browser, dependencies, deploy/
 	@tests/run.sh
 
-bench: ## Measure, and write docs/benchmarks.md
+bench: ## Measure, and write docs/benchmarks.md; BENCH=throughput,memory for parts of it
 	@tests/setup.sh bench
-	cargo build --release --locked --bins --example bench-upstream --example bench-plain-proxy --example bench-issue
+	cargo build --release --locked --bins $(BENCH_PROGRAMS)
 	@python3 tests/bench/run.py
+
+bench-guard: ## Hold the instructions for each request against their budget
+	@tests/setup.sh guard
+	cargo build --release --locked --bins $(BENCH_PROGRAMS)
+	@python3 tests/bench/run.py guard
 
 fuzz: ## Give every parser of outside text nonsense, FUZZ_SECONDS (20) each
 	@tests/setup.sh fuzz

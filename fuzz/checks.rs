@@ -1,6 +1,7 @@
 //! What has to hold for every parser of outside text, whatever it is given: not only that it survives. One function for
 //! each target of `fuzz_targets/`; `tests/fuzz.rs` runs the same functions over the corpora, so that neither rots.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::LazyLock;
 
@@ -13,6 +14,7 @@ use mcpgate::domain::client::ClientId;
 use mcpgate::domain::clock::Timestamp;
 use mcpgate::domain::device::UserCode;
 use mcpgate::domain::key::Algorithm;
+use mcpgate::domain::network::{Network, Networks};
 use mcpgate::domain::pkce::CodeChallenge;
 use mcpgate::domain::scope::Scope;
 use mcpgate::domain::secret::{Secret, SecretHash, SecretKind};
@@ -40,12 +42,14 @@ pub const TARGETS: &[Target] = &[
     ("cookies", cookies),
     ("endpoint", endpoint),
     ("events", events),
+    ("forwarded", forwarded),
     ("gateway_yaml", gateway_yaml),
     ("keys", keys),
     ("message", message),
     ("parameters", parameters),
     ("path", path),
     ("pkce", pkce),
+    ("proxy_header", proxy_header),
     ("record", record),
     ("redirect_uri", redirect_uri),
     ("registration", registration),
@@ -465,6 +469,55 @@ pub fn message(data: &[u8]) {
         let method = request.get("method").and_then(Value::as_str);
         assert!(label == "other" || method == Some(label));
         assert!(id == "null" || serde_json::from_str::<Value>(id).ok().as_ref() == request.get("id"));
+    }
+}
+
+/// `X-Forwarded-For`, each line of the input one line of it; whoever sends it is believed.
+pub fn forwarded(data: &[u8]) {
+    let trusted: Networks = "10.0.0.0/8".parse::<Network>().into_iter().collect();
+    let peer = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+    let mut lines: Vec<HeaderValue> = data
+        .split(|b| *b == b'\n')
+        .filter_map(|line| HeaderValue::from_bytes(line).ok())
+        .take(64)
+        .collect();
+    let (client, chain) = proxy::fuzzing::forwarded(peer, &lines, &trusted);
+    let hops: Vec<IpAddr> = chain.split(", ").map(|hop| hop.parse().expect("an address")).collect();
+    assert_eq!(hops.first(), Some(&client), "{chain}");
+    assert_eq!(hops.last(), Some(&peer), "{chain}");
+    assert!(
+        hops.len() <= 20 && hops.iter().skip(1).all(|hop| trusted.contain(*hop)),
+        "{chain}"
+    );
+    // A stranger is itself, and what a proxy of ours adds outdoes all that was there.
+    let stranger = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    let alone = proxy::fuzzing::forwarded(stranger, &lines, &trusted);
+    assert_eq!(alone, (stranger, "192.0.2.1".to_owned()));
+    lines.push(HeaderValue::from_static("203.0.113.9"));
+    let (client, chain) = proxy::fuzzing::forwarded(peer, &lines, &trusted);
+    assert_eq!(
+        (client.to_string(), chain.as_str()),
+        ("203.0.113.9".to_owned(), "203.0.113.9, 10.0.0.1")
+    );
+}
+
+/// The PROXY protocol, both versions.
+pub fn proxy_header(data: &[u8]) {
+    let Some(found) = proxy::fuzzing::proxy_header(data) else {
+        return;
+    };
+    let version_1 = data.starts_with(b"PROXY ");
+    assert!(version_1 || data.starts_with(b"\r\n\r\n\0\r\nQUIT\n"));
+    assert!(!version_1 || data.ends_with(b"\r\n"));
+    // Nothing follows a header, and nothing is missing from it.
+    assert_eq!(proxy::fuzzing::proxy_header(&[data, b"x"].concat()), None);
+    assert_eq!(
+        proxy::fuzzing::proxy_header(data.split_last().map_or(data, |(_, rest)| rest)),
+        None
+    );
+    if let (true, Some(source), Some(line)) = (version_1, found, text(data)) {
+        let said = line.split(' ').nth(2).and_then(|said| said.parse::<IpAddr>().ok());
+        assert_eq!(said, Some(source.ip()), "{line}");
     }
 }
 

@@ -267,8 +267,7 @@ fn remote(config: &Config, clock: &Arc<dyn Clock>, metrics: &Arc<Metrics>) -> Re
 
 /// Reads the configuration again whenever somebody asks or it changes, for ever.
 async fn follow(reloader: Arc<Reloader>, read_again: Arc<Notify>, path: PathBuf, watch: bool) {
-    let mut files = Watch::default();
-    files.have_read(&reloader.endpoints().config.files);
+    let mut files = Watch::of(reloader.endpoints().config.files.clone());
     let mut look = tokio::time::interval(watch::EVERY);
     loop {
         let asked = tokio::select! {
@@ -280,7 +279,7 @@ async fn follow(reloader: Arc<Reloader>, read_again: Arc<Notify>, path: PathBuf,
         if (asked || changed)
             && let Some(read) = reloader.read(&path).await
         {
-            files.have_read(&read);
+            files = Watch::of(read);
         }
     }
 }

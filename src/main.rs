@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use mcpgate::app::{self, Running};
 use mcpgate::config::{self, Config};
 use mcpgate::domain::clock::{Clock as _, SystemClock};
+use mcpgate::telemetry::access::{self, Form};
 use mcpgate::telemetry::lines::Lines;
 use mcpgate::{demo, identity};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -206,6 +207,16 @@ fn run(format: LogFormat, command: impl Future<Output = ExitCode>) -> ExitCode {
         .with_env_filter(filter)
         .with_writer(lines.clone())
         .with_ansi(std::io::stderr().is_terminal());
+    // In a terminal lines have colours.
+    if !std::io::stderr().is_terminal() {
+        access::write_to(
+            lines.clone(),
+            match format {
+                LogFormat::Text => Form::Text,
+                LogFormat::Json => Form::Json,
+            },
+        );
+    }
     match format {
         LogFormat::Text => log.with_target(false).init(),
         LogFormat::Json => log.json().flatten_event(true).init(),

@@ -3,6 +3,7 @@
 //! A label is an enum or an upstream's configured name, never anything that a caller can choose. The log never holds a
 //! token, a code, a cookie, a query string or a body.
 
+pub mod access;
 pub mod lines;
 
 use std::time::Duration;
@@ -11,6 +12,8 @@ use prometheus::{
     Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
+
+use crate::domain::clock::Timestamp;
 
 /// Why metrics cannot be set up or written.
 pub use prometheus::Error as MetricsError;
@@ -124,6 +127,7 @@ pub struct Metrics {
     open_connections: IntGauge,
     reloads: IntCounterVec,
     last_reload: IntGauge,
+    last_reload_successful: IntGauge,
     certificates: IntGaugeVec,
 }
 
@@ -273,6 +277,11 @@ impl Metrics {
             "When the configuration in force was put in force.",
         )?;
         registry.register(Box::new(last_reload.clone()))?;
+        let last_reload_successful = IntGauge::new(
+            "config_last_reload_successful",
+            "1 if the configuration that was read last is in force, 0 if it was refused.",
+        )?;
+        registry.register(Box::new(last_reload_successful.clone()))?;
         let certificates = IntGaugeVec::new(
             Opts::new(
                 "certificate_expires_timestamp_seconds",
@@ -327,6 +336,7 @@ impl Metrics {
                 &["outcome"],
             )?,
             last_reload,
+            last_reload_successful,
             certificates,
             store_operations: histogram(
                 "store_operation_seconds",
@@ -398,20 +408,22 @@ impl Metrics {
     /// Counts a configuration that was read again.
     pub fn reloaded(&self, outcome: Reload) {
         self.reloads.with_label_values(&[outcome.as_str()]).inc();
+        self.last_reload_successful.set(i64::from(outcome != Reload::Refused));
     }
 
     /// Notes when the configuration in force was put in force.
-    pub fn reloaded_at(&self, seconds: u64) {
-        self.last_reload.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+    pub fn in_force_since(&self, now: Timestamp) {
+        self.last_reload.set(seconds(now));
+        self.last_reload_successful.set(1);
     }
 
     /// Notes which certificates there are: names of the configuration, and when they expire. Of two for one name the first
     /// to expire counts.
-    pub fn certificates<'c>(&self, all: impl Iterator<Item = (&'c str, u64)>) {
+    pub fn certificates<'c>(&self, all: impl Iterator<Item = (&'c str, Timestamp)>) {
         self.certificates.reset();
         for (name, expires) in all {
             let gauge = self.certificates.with_label_values(&[name]);
-            let expires = i64::try_from(expires).unwrap_or(i64::MAX);
+            let expires = seconds(expires);
             gauge.set(if gauge.get() == 0 {
                 expires
             } else {
@@ -447,6 +459,10 @@ impl Metrics {
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))
     }
+}
+
+fn seconds(moment: Timestamp) -> i64 {
+    i64::try_from(moment.as_seconds()).unwrap_or(i64::MAX)
 }
 
 // === impl UpstreamMetrics ===

@@ -200,6 +200,25 @@ fn serve_says_where_it_listens_and_leaves_on_sigterm_and_sigint() {
 }
 
 #[test]
+fn check_names_the_certificates() {
+    let directory = TempDir::new().unwrap();
+    let (path, port) = configuration(&directory);
+    let yaml = std::fs::read_to_string(&path).unwrap().replace(
+        &format!("listen: 127.0.0.1:{port}"),
+        &format!(
+            "listen: [{{ address: '127.0.0.1:{port}', tls: {{ cert: tests/fixtures/tls/cert.pem, key: tests/fixtures/tls/key.pem }} }}]"
+        ),
+    );
+    std::fs::write(&path, yaml).unwrap();
+    let (code, out, err) = output(&["check", "-c", &path]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(
+        out.contains("  certificate for localhost, valid until Wed, 30 Oct 2126 03:50:59 GMT\n"),
+        "{out}"
+    );
+}
+
+#[test]
 fn sighup_reports_a_bad_file_and_goes_on() {
     let directory = TempDir::new().unwrap();
     let (path, port) = configuration(&directory);

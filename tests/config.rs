@@ -325,6 +325,51 @@ fn sessions_and_silence_can_be_left_alone() {
 }
 
 #[test]
+fn encryption_and_proxies_are_read() {
+    let config = with(
+        "    http2: true
+  - { name: two, path: /two, url: 'https://mcp.internal:9/', tls: {ca: tls/cert.pem, cert: tls/site-cert.pem, key: tls/site-key.pem, server_name: MCP.internal} }
+listen:
+  - { address: 0.0.0.0:8443, tls: {cert: tls/cert.pem, key: tls/key.pem} }
+  - address: 0.0.0.0:8444
+    http2: false
+    proxy_protocol: true
+    tls: [{cert: tls/cert.pem, key: tls/key.pem}, {cert: tls/site-cert.pem, key: tls/site-key.pem}]
+trusted_proxies: [10.0.0.0/8, 192.0.2.7, '2001:db8::/32']
+oauth: { clients: [{ client_id: a, client_secret: {file: secret.txt}, redirect_uris: ['https://x.example/cb'] }] }",
+    );
+    let tls = config.listen[0].tls.as_ref().unwrap();
+    assert!(tls.http2 && !config.listen[0].proxy_protocol);
+    assert_eq!(tls.server_config().unwrap().alpn_protocols, [&b"h2"[..], b"http/1.1"]);
+    let tls = config.listen[1].tls.as_ref().unwrap();
+    assert!(!tls.http2 && config.listen[1].proxy_protocol);
+    assert_eq!(tls.server_config().unwrap().alpn_protocols, [b"http/1.1"]);
+    assert_eq!(tls.certificates[0].names(), ["localhost"]);
+    assert_eq!(tls.certificates[1].names(), ["localhost"]);
+    assert!(config.trusted_proxies.contain("10.9.9.9".parse().unwrap()));
+    assert!(!config.trusted_proxies.contain("192.0.2.8".parse().unwrap()));
+    let upstream = &config.upstreams[1].tls;
+    assert_eq!(upstream.server_name.as_deref(), Some("mcp.internal"));
+    assert_eq!(upstream.authorities.as_ref().map(Vec::len), Some(1));
+    assert_eq!(upstream.certificate.as_ref().unwrap().title(), "localhost");
+    upstream.client_config(true).unwrap();
+    assert!(config.upstreams[0].http2 && !config.upstreams[1].http2);
+    let files: Vec<_> = config
+        .files
+        .iter()
+        .map(|file| file.path.strip_prefix("tests/fixtures").unwrap())
+        .collect();
+    let read = [
+        "secret.txt",
+        "tls/cert.pem",
+        "tls/key.pem",
+        "tls/site-cert.pem",
+        "tls/site-key.pem",
+    ];
+    assert_eq!(files, read.map(Path::new));
+}
+
+#[test]
 fn everything_that_may_be_said_is_read() {
     let config = with(
         "    scopes: [one:read]
@@ -390,35 +435,7 @@ scopes:
         (80, "/")
     );
     assert_eq!(config.listen.len(), 4);
-    let tls = config.listen[2].tls.as_ref().unwrap();
-    assert!(tls.http2 && !config.listen[2].proxy_protocol);
-    assert_eq!(tls.server_config().unwrap().alpn_protocols, [&b"h2"[..], b"http/1.1"]);
-    let tls = config.listen[3].tls.as_ref().unwrap();
-    assert!(!tls.http2 && config.listen[3].proxy_protocol);
-    assert_eq!(tls.server_config().unwrap().alpn_protocols, [b"http/1.1"]);
-    assert_eq!(tls.certificates[0].names(), ["localhost"]);
-    assert_eq!(tls.certificates[1].names(), ["localhost"]);
-    assert!(config.trusted_proxies.contain("10.9.9.9".parse().unwrap()) && config.watch_files);
-    assert!(!config.trusted_proxies.contain("192.0.2.8".parse().unwrap()));
-    let upstream = &config.upstreams[2].tls;
-    assert_eq!(upstream.server_name.as_deref(), Some("mcp.internal"));
-    assert_eq!(upstream.authorities.as_ref().map(Vec::len), Some(1));
-    assert_eq!(upstream.certificate.as_ref().unwrap().title(), "localhost");
-    upstream.client_config(true).unwrap();
-    assert!(config.upstreams[0].http2 && !config.upstreams[2].http2);
-    let files: Vec<_> = config
-        .files
-        .iter()
-        .map(|path| path.strip_prefix("tests/fixtures").unwrap())
-        .collect();
-    let read = [
-        "secret.txt",
-        "tls/cert.pem",
-        "tls/key.pem",
-        "tls/site-cert.pem",
-        "tls/site-key.pem",
-    ];
-    assert_eq!(files, read.map(Path::new));
+    assert!(config.watch_files && config.trusted_proxies.contain("2001:db8::1".parse().unwrap()));
     assert_eq!(
         config.store,
         StoreConfig::Sled {

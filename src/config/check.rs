@@ -1,9 +1,10 @@
 //! From text to [`Config`]: all sections, and what they have to agree on.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustls::pki_types::CertificateDer;
 
+use super::files::ReadFile;
 use super::problems::Problems;
 use super::read::{At, Object, Reader};
 use super::upstreams::Surroundings;
@@ -23,15 +24,16 @@ const DEFAULT_STORE: &str = "./data";
 pub fn load(path: &Path) -> Result<Config, Problems> {
     let file = path.display().to_string();
     let most = u64::try_from(MAX_FILE).unwrap_or(u64::MAX);
+    let itself = ReadFile::look(path);
     let text = read_bounded(path, most).map_err(|error| {
         Problems::whole(format!("cannot be read: {error}"))
             .in_file(&file)
-            .among(vec![path.to_owned()])
+            .among(vec![itself.clone()])
     })?;
     #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
     let environment = |name: &str| std::env::var(name).ok();
     // The file itself is among those to watch.
-    let with_itself = |files: &[PathBuf]| [&[path.to_owned()], files].concat();
+    let with_itself = |files: &[ReadFile]| [std::slice::from_ref(&itself), files].concat();
     match parse(&text, Path::new(""), &environment) {
         Ok(config) => Ok(Config {
             files: with_itself(&config.files),

@@ -5,6 +5,7 @@ mod check;
 mod client_keys;
 mod difference;
 mod endpoint_limits;
+mod files;
 mod grants;
 mod headers;
 mod keys;
@@ -37,6 +38,7 @@ use crate::domain::user::User;
 
 pub use check::{load, parse};
 pub use endpoint_limits::{Counted, EndpointLimit, EndpointLimits, LIMITS};
+pub use files::ReadFile;
 pub use keys::known_keys;
 pub use problems::{Problem, Problems};
 pub use tls::{Certificate, ListenerTls, UpstreamTls};
@@ -67,7 +69,7 @@ pub struct Config {
     /// Certificates of authorities that are trusted besides the system's, where the gateway itself asks others.
     pub outbound_roots: Vec<CertificateDer<'static>>,
     /// The files that all of this was read from: gateway.yaml, certificates, keys, secrets.
-    pub files: Vec<PathBuf>,
+    pub files: Vec<ReadFile>,
 }
 
 /// `public_url`: an origin without a path or a trailing slash.

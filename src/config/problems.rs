@@ -1,7 +1,8 @@
 //! What is wrong with a configuration: every problem, where it is, and what to write instead.
 
 use std::fmt;
-use std::path::PathBuf;
+
+use super::files::ReadFile;
 
 /// Problems after which the rest is only counted.
 const MAX_SHOWN: usize = 200;
@@ -12,7 +13,7 @@ pub struct Problems {
     file: String,
     list: Vec<Problem>,
     left_out: usize,
-    files: Vec<PathBuf>,
+    files: Vec<ReadFile>,
 }
 
 /// One thing that is wrong.
@@ -58,14 +59,14 @@ impl Problems {
     }
 
     /// The same, found while these files were read.
-    pub(super) fn among(mut self, files: Vec<PathBuf>) -> Self {
+    pub(super) fn among(mut self, files: Vec<ReadFile>) -> Self {
         self.files = files;
         self
     }
 
     /// The files that the configuration names: a change of one of them may be what mends it.
     #[must_use]
-    pub fn files(&self) -> &[PathBuf] {
+    pub fn files(&self) -> &[ReadFile] {
         &self.files
     }
 

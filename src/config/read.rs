@@ -2,9 +2,10 @@
 //! wants to hear of everything at once.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::files::ReadFile;
 use super::keys;
 use super::problems::Problem;
 use super::yaml::{Data, Node};
@@ -23,7 +24,7 @@ pub(super) struct Reader<'a> {
     /// Looks up an environment variable.
     pub(super) environment: &'a dyn Fn(&str) -> Option<String>,
     problems: RefCell<Vec<Problem>>,
-    files: RefCell<BTreeSet<PathBuf>>,
+    files: RefCell<BTreeMap<PathBuf, ReadFile>>,
 }
 
 /// A value, its path and its line.
@@ -85,10 +86,10 @@ impl<'a> Reader<'a> {
     }
 
     /// All that were written down, and every file that was named.
-    pub(super) fn into_parts(self) -> (Vec<Problem>, Vec<PathBuf>) {
+    pub(super) fn into_parts(self) -> (Vec<Problem>, Vec<ReadFile>) {
         (
             self.problems.into_inner(),
-            self.files.into_inner().into_iter().collect(),
+            self.files.into_inner().into_values().collect(),
         )
     }
 }
@@ -233,7 +234,8 @@ impl<'a> At<'a> {
     /// A file that is to be read: remembered, so that somebody can watch it.
     pub(super) fn file(&self) -> Option<PathBuf> {
         let path = self.reader.directory.join(self.text()?);
-        self.reader.files.borrow_mut().insert(path.clone());
+        let mut files = self.reader.files.borrow_mut();
+        files.entry(path.clone()).or_insert_with(|| ReadFile::look(&path));
         Some(path)
     }
 

@@ -309,6 +309,26 @@ mod tests {
         assert!((5..5 + AT_ONCE).contains(&work(&accounts)), "{}", work(&accounts));
     }
 
+    /// Spec: E8, L13, L22
+    #[tokio::test]
+    async fn another_configuration_forgives_nobody() {
+        let before = accounts(&["ada", "bob"]);
+        for _ in 0..5 {
+            attempt(&before, "bob", "wrong").await;
+        }
+        // Another place in the list, and one account more.
+        let after = before.with(Arc::clone(&accounts(&["eve", "ada", "bob"]).config));
+        assert!(matches!(
+            attempt(&after, "bob", PASSWORD).await,
+            SignIn::Throttled { .. }
+        ));
+        assert!(matches!(attempt(&after, "ada", PASSWORD).await, SignIn::Success(_)));
+        // Gone, and back: what was counted went with the account.
+        let without = after.with(Arc::clone(&accounts(&["ada"]).config));
+        let again = without.with(Arc::clone(&before.config));
+        assert!(matches!(attempt(&again, "bob", PASSWORD).await, SignIn::Success(_)));
+    }
+
     #[tokio::test]
     async fn the_queue_is_bounded_and_places_are_given_back() {
         let accounts = Arc::new(accounts(&["ada"]));

@@ -7,7 +7,7 @@ use pingora::{Error, ErrorSource};
 use super::reply::{self, KEPT_BODY};
 use super::{Exchange, Gateway, bridge};
 use crate::telemetry::Outcome;
-use crate::telemetry::lines::ACCESS;
+use crate::telemetry::access::Access;
 
 impl Gateway {
     /// Counts and logs a request that has ended.
@@ -32,20 +32,19 @@ impl Gateway {
         }
         let address = exchange.source.as_ref().map(|source| source.client);
         let address = address.or_else(|| bridge::peer_address(session));
-        tracing::info!(
-            target: ACCESS,
-            request_id = exchange.request_id.to_str().unwrap_or_default(),
-            client_address = address.map(tracing::field::display),
-            method = head.method.as_str(),
-            path = head.uri.path(),
+        Access {
+            request_id: exchange.request_id.to_str().unwrap_or_default(),
+            client_address: address,
+            method: head.method.as_str(),
+            path: head.uri.path(),
             status,
-            duration_ms = (took.as_secs_f64() * 1_000_000.0).round() / 1000.0,
-            upstream = upstream.map(|(upstream, _)| upstream.name.as_str()),
-            rpc_method = upstream.map(|_| method),
-            subject = exchange.permit.as_ref().map(|permit| permit.subject.as_str()),
-            client_id = exchange.permit.as_ref().map(|permit| permit.client_id.as_str()),
-            "request"
-        );
+            took,
+            upstream: upstream.map(|(upstream, _)| upstream.name.as_str()),
+            rpc_method: upstream.map(|_| method),
+            subject: exchange.permit.as_ref().map(|permit| permit.subject.as_str()),
+            client_id: exchange.permit.as_ref().map(|permit| permit.client_id.as_str()),
+        }
+        .log();
     }
 }
 

@@ -29,6 +29,9 @@ impl Gateway {
         session: &mut Session,
         exchange: &mut Exchange,
     ) -> pingora::Result<Result<Step, Refusal>> {
+        if session.is_http2() {
+            bridge::name_host(session)?;
+        }
         let head = session.req_header();
         let config = &self.endpoints.config;
         exchange.source =

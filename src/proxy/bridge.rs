@@ -21,6 +21,20 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an answer waits for the rest of a small body, so that the connection can go on.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// Writes the host of a request in HTTP/2 where everybody looks for it (RFC 9113 §8.3.1). One that has both keeps both, and
+/// is refused if they differ.
+pub(super) fn name_host(session: &mut Session) -> pingora::Result<()> {
+    let head = session.req_header_mut();
+    let authority = head
+        .uri
+        .authority()
+        .map(|authority| HeaderValue::from_str(authority.as_str()));
+    match authority {
+        Some(Ok(authority)) if !head.headers.contains_key(header::HOST) => head.insert_header(header::HOST, authority),
+        _ => Ok(()),
+    }
+}
+
 /// Reads a request to an endpoint in full.
 pub(super) async fn whole_request(session: &mut Session) -> pingora::Result<Result<Request<Bytes>, Refusal>> {
     let too_large = || {

@@ -7,7 +7,7 @@ use pingora::listeners::tls::Acceptor;
 use pingora::protocols::Stream;
 use tokio::net::TcpStream;
 
-use super::proxy_header;
+use super::proxy_header::{self, HeaderError};
 use super::wire::Plain;
 use crate::config::{Listener, ListenerTls};
 use crate::domain::network::Networks;
@@ -40,11 +40,16 @@ impl Entrance {
         if self.proxy_protocol {
             // Anybody else could be anybody by it.
             if !trusted.contain(peer.ip()) {
-                tracing::warn!(address = %peer.ip(), "a connection did not come from a trusted proxy and was closed");
+                tracing::info!(address = %peer.ip(), "a connection did not come from a trusted proxy and was closed");
                 return None;
             }
             match proxy_header::read(&mut socket).await {
                 Ok(said) => source = said.unwrap_or(peer),
+                // A balancer that only looks whether somebody listens says nothing.
+                Err(HeaderError::Broken(error)) => {
+                    tracing::debug!(address = %peer.ip(), %error, "a trusted proxy closed a connection");
+                    return None;
+                }
                 Err(error) => {
                     tracing::warn!(address = %peer.ip(), %error, "a connection of a trusted proxy was closed");
                     return None;

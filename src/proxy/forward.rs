@@ -7,35 +7,31 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
-use http::{Method, StatusCode, Version};
+use http::{Method, StatusCode, Uri, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::prelude::HttpPeer;
-use pingora::protocols::TcpKeepalive;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::client::HttpSession;
-use pingora::protocols::http::v1::client::HttpSession as Http1Session;
-use pingora::{Error, ErrorType, RetryType};
+use pingora::{Error, ErrorType, OrErr as _, RetryType};
 
 use super::client_address::Source;
 use super::deadline::Deadline;
+use super::dial::Line;
 use super::headers::{self, Arrival, REQUEST_ID};
 use super::reply::KEPT_BODY;
 use super::verdict::{BODY_TOO_LARGE, CLIENT_LATE, UPSTREAM_LATE, UPSTREAM_SWITCHED, UPSTREAM_UNAUTHORIZED};
 use super::watched::Watched;
 use super::wire::Wire;
-use super::{Exchange, Gateway, Mount, origin, pool, route, session, stream};
+use super::{Exchange, Gateway, Mount, origin, route, session, stream};
 use crate::config::Upstream;
 use crate::telemetry::Outcome;
 
-/// A silent connection to an upstream is probed this often, so that a host that vanished does not keep streams for ever.
-const PROBE: Duration = Duration::from_secs(30);
 /// A client that takes nothing of an answer for so long is gone, whatever its system says.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(60);
 
-/// A connection to an upstream, for one exchange.
+/// An upstream, for one exchange.
 pub(super) struct Server {
     pub(super) session: HttpSession,
-    /// Whether it was used before, and may have been closed in the meantime.
+    /// Whether its connection was used before, and may have been closed in the meantime.
     reused: bool,
     /// Whether all of the request is on its way.
     pub(super) complete: bool,
@@ -54,14 +50,14 @@ impl Gateway {
             permitted.and_then(|index| Some((self.endpoints.config.upstreams.get(index)?, self.mounts.get(index)?)));
         let (upstream, mount) =
             known.ok_or_else(|| Error::explain(ErrorType::InternalError, "a request without a permit"))?;
-        let mut server = self.open(upstream, mount, true).await?;
+        let mut server = Server::of(mount.dialer.open(upstream, true).await?);
         let begun = match self
             .begin(session, exchange, deadline, upstream, mount, &mut server)
             .await
         {
             // The connection was closed just when it was taken. Nothing was heard, and to ask again changes nothing.
-            Err(error) if server.reused && error.retry == RetryType::ReusedOnly && may_be_repeated(session) => {
-                server = Box::pin(self.open(upstream, mount, false)).await?;
+            Err(error) if server.reused && was_closed(&error) && may_be_repeated(session) => {
+                server = Server::of(Box::pin(mount.dialer.open(upstream, false)).await?);
                 self.begin(session, exchange, deadline, upstream, mount, &mut server)
                     .await
             }
@@ -72,7 +68,10 @@ impl Gateway {
             .session
             .response_header()
             .ok_or_else(|| Error::explain(ErrorType::InternalError, "a response without a head"))?;
-        let response = self.response(session, exchange, answered, upstream, mount)?;
+        let mut response = self.response(session, exchange, answered, upstream, mount)?;
+        if server.is_http2() {
+            frame(session, &mut response)?;
+        }
         // A head that is followed at once by what it announces goes out with it.
         hold(session, true);
         session
@@ -88,50 +87,10 @@ impl Gateway {
         if let (HttpSession::H1(mut used), true) = (server.session, server.complete) {
             used.respect_keepalive();
             if let Some(stream) = used.reuse().await {
-                mount.pool.put(stream);
+                mount.dialer.keep(stream);
             }
         }
         Ok(())
-    }
-
-    /// A connection to an upstream: one that is there already, if that will do.
-    async fn open(&self, upstream: &Upstream, mount: &Mount, may_be_used: bool) -> pingora::Result<Server> {
-        let reused = if may_be_used { mount.pool.take().await } else { None };
-        let (stream, reused) = match reused {
-            Some(stream) => (stream, true),
-            // Boxed, because it is rare.
-            None => (Box::pin(self.connect(upstream, mount)).await?, false),
-        };
-        Ok(Server {
-            session: HttpSession::H1(Http1Session::new(stream)),
-            reused,
-            complete: false,
-        })
-    }
-
-    async fn connect(&self, upstream: &Upstream, mount: &Mount) -> pingora::Result<pingora::protocols::Stream> {
-        let within = upstream.limits.connect_timeout;
-        let address = mount.place.find(within).await?;
-        let keepalive = TcpKeepalive {
-            idle: PROBE,
-            interval: PROBE,
-            count: 4,
-            user_timeout: upstream.limits.response_timeout,
-        };
-        let connected = if upstream.url.tls {
-            let mut peer = HttpPeer::new(address, true, upstream.url.host.clone());
-            peer.options.connection_timeout = Some(within);
-            peer.options.total_connection_timeout = Some(within);
-            peer.options.tcp_keepalive = Some(keepalive);
-            let connected = self.lasting.connector.new_stream(&peer).await;
-            connected.map(|stream| Box::new(Wire::new(stream)) as pingora::protocols::Stream)
-        } else {
-            pool::connect(address, within, &keepalive).await
-        };
-        connected.map_err(|error| {
-            mount.place.try_next();
-            error.into_up()
-        })
     }
 
     /// Sends the request and waits for the head of the response.
@@ -144,7 +103,7 @@ impl Gateway {
         mount: &Mount,
         server: &mut Server,
     ) -> pingora::Result<()> {
-        let request = self.request(session, exchange, upstream, mount)?;
+        let request = self.request(session, exchange, upstream, mount, server)?;
         let body_follows = !session.is_body_done();
         if let Some(wire) = server.session.stream().and_then(Wire::under) {
             wire.hold(body_follows);
@@ -226,6 +185,7 @@ impl Gateway {
         exchange: &Exchange,
         upstream: &Upstream,
         mount: &Mount,
+        server: &Server,
     ) -> pingora::Result<RequestHeader> {
         let Some(permit) = &exchange.permit else {
             return Err(Error::explain(ErrorType::InternalError, "a request without a permit"));
@@ -257,6 +217,11 @@ impl Gateway {
         if session::asks_for_a_stream(&request) {
             request.remove_header(&header::ACCEPT_ENCODING);
         }
+        if server.is_http2() {
+            request.remove_header(&header::TRANSFER_ENCODING);
+            request.set_uri(absolute(upstream, &target)?);
+            return Ok(request);
+        }
         // HTTP/2 needs neither a length nor chunks to frame a body.
         if session.is_http2() && !session.is_body_empty() && !request.headers.contains_key(header::CONTENT_LENGTH) {
             request.insert_header(header::TRANSFER_ENCODING, "chunked")?;
@@ -279,33 +244,53 @@ impl Gateway {
         let (mut response, is_stream) = headers::response(answered, &mount.hidden, &self.endpoints.config, upstream)?;
         // HTTP/1.0 knows no chunks: the end of the connection is the end of the body (RFC 9112 §6.3).
         if session.req_header().version < Version::HTTP_11
-            && response.remove_header(&header::TRANSFER_ENCODING).is_some()
+            && response.headers.remove(header::TRANSFER_ENCODING).is_some()
         {
             session.set_keepalive(None);
         }
-        self.bind_session(exchange, upstream, &mut response)?;
+        self.bind_session(exchange, upstream, &mut response.headers)?;
         if is_stream {
-            stream::without_length(session, &mut response)?;
+            stream::without_length(session, &mut response.headers);
         }
-        response.insert_header(REQUEST_ID, exchange.request_id.clone())?;
-        let mut failed = None;
+        response.headers.insert(REQUEST_ID, exchange.request_id.clone());
         origin::cors(&exchange.origin, |name, value| {
-            failed = if name == header::VARY {
-                response.append_header(name, value).err()
+            if name == header::VARY {
+                response.headers.append(name, value);
             } else {
-                response.insert_header(name, value).err()
-            };
+                response.headers.insert(name, value);
+            }
         });
-        if let Some(error) = failed {
-            return Err(error);
-        }
         exchange.outcome = Some(match response.status.as_u16() {
             0..400 => Outcome::Ok,
             400..500 => Outcome::UpstreamClientError,
             _ => Outcome::UpstreamServerError,
         });
         exchange.stream = is_stream.then(|| mount.metrics.stream());
+        let mut response = ResponseHeader::from(response);
+        response.set_reason_phrase(answered.get_reason_phrase())?;
         Ok(response)
+    }
+}
+
+impl Server {
+    fn of(line: Line) -> Self {
+        Self {
+            session: line.session,
+            reused: line.reused,
+            complete: false,
+        }
+    }
+
+    const fn is_http2(&self) -> bool {
+        matches!(self.session, HttpSession::H2(_))
+    }
+
+    /// Whether the response is at its end, and not merely broken off.
+    pub(super) fn is_done(&mut self) -> pingora::Result<bool> {
+        match &mut self.session {
+            HttpSession::H2(session) => session.check_response_end_or_error().map_err(Error::into_up),
+            other => Ok(other.response_done()),
+        }
     }
 }
 
@@ -319,6 +304,31 @@ impl Exchange {
     }
 }
 
+/// The target of a request in HTTP/2, which names its host and scheme (RFC 9113 §8.3.1).
+fn absolute(upstream: &Upstream, target: &str) -> pingora::Result<Uri> {
+    let scheme = if upstream.url.tls { "https" } else { "http" };
+    let uri = Uri::builder()
+        .scheme(scheme)
+        .authority(upstream.url.authority.as_str())
+        .path_and_query(target);
+    uri.build().or_err(ErrorType::InternalError, "the target of a request")
+}
+
+/// HTTP/2 frames bodies by itself; a client of HTTP/1.1 needs a length or chunks (RFC 9112 §6.3).
+fn frame(session: &mut ServerSession, response: &mut ResponseHeader) -> pingora::Result<()> {
+    response.set_version(Version::HTTP_11);
+    let has_body = session.req_header().method != Method::HEAD
+        && !matches!(response.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if !has_body || session.is_http2() || response.headers.contains_key(header::CONTENT_LENGTH) {
+        return Ok(());
+    }
+    if session.req_header().version < Version::HTTP_11 {
+        session.set_keepalive(None);
+        return Ok(());
+    }
+    response.insert_header(header::TRANSFER_ENCODING, "chunked")
+}
+
 /// Passes the body of a response on, piece by piece as it comes.
 async fn relay(
     session: &mut ServerSession,
@@ -327,7 +337,7 @@ async fn relay(
     server: &mut Server,
 ) -> pingora::Result<()> {
     let idle = upstream.limits.idle_stream;
-    let mut done = server.session.response_done();
+    let mut done = server.is_done()?;
     deadline.rest();
     while !done {
         if let Some(idle) = idle {
@@ -340,7 +350,7 @@ async fn relay(
             gone = read_on(session) => return Err(client_gone(gone)),
             () = deadline.passed() => return Err(Error::new(UPSTREAM_LATE)),
         };
-        done = chunk.is_none() || server.session.response_done();
+        done = chunk.is_none() || server.is_done()?;
         if let Some(chunk) = chunk.filter(|chunk| !chunk.is_empty()) {
             pass(session, deadline, chunk, false).await?;
         }
@@ -407,6 +417,11 @@ pub(super) fn client_gone(heard: pingora::Result<Option<Bytes>>) -> Box<Error> {
         Err(error) => error.into_down(),
         Ok(_) => Error::new(ErrorType::ConnectionClosed).into_down(),
     }
+}
+
+/// Whether the connection was closed before the upstream did anything.
+fn was_closed(error: &Error) -> bool {
+    matches!(error.retry, RetryType::ReusedOnly | RetryType::Decided(true))
 }
 
 /// Whether to ask twice is the same as to ask once (RFC 9110 §9.2.2), and nothing of the request is gone.

@@ -1,8 +1,12 @@
 //! The proxy's parsers of outside text, for `fuzz/`. Not in release builds.
 
+use std::net::{IpAddr, SocketAddr};
+
 use http::header::{self, HeaderMap, HeaderValue};
 
+use super::client_address::{self, Source};
 use super::{reply, route};
+use crate::domain::network::Networks;
 
 /// Whether a path may be matched and forwarded.
 #[must_use]
@@ -34,4 +38,23 @@ pub fn error_for(message: &[u8]) -> Vec<u8> {
         Some(message),
     );
     answer.into_body().to_vec()
+}
+
+/// Where a request comes from by its `X-Forwarded-For` lines, and the chain for the upstream.
+#[must_use]
+pub fn forwarded(peer: IpAddr, lines: &[HeaderValue], trusted: &Networks) -> (IpAddr, String) {
+    let mut headers = HeaderMap::new();
+    for line in lines {
+        headers.append(client_address::FORWARDED_FOR, line.clone());
+        headers.append(client_address::FORWARDED_HOST, line.clone());
+        headers.append(client_address::FORWARDED_PROTO, line.clone());
+    }
+    let source = Source::of(peer, &headers, trusted);
+    (source.client, source.forwarded_for())
+}
+
+/// What a header of the PROXY protocol says; the outer `None` if it is none.
+#[must_use]
+pub fn proxy_header(header: &[u8]) -> Option<Option<SocketAddr>> {
+    super::proxy_header::source(header).ok()
 }

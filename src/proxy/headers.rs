@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 
-use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::response::Parts;
+use http::{Request, Response, Version};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorType};
@@ -234,26 +235,32 @@ pub(super) fn request(
     arrival: &Arrival<'_>,
 ) -> pingora::Result<RequestHeader> {
     // A new one, which costs less than to copy the client's and to take things away; names are written as they are known.
-    let room = asked.headers.len() + identity.len() + upstream.headers.len() + 6;
-    let mut request = RequestHeader::build_no_case(asked.method.clone(), target, Some(room))?;
-    request.set_version(Version::HTTP_11);
-    request.append_header(header::HOST, authority.clone())?;
+    let (mut request, ()) = Request::new(()).into_parts();
+    request.method = asked.method.clone();
+    request.version = Version::HTTP_11;
+    let headers = &mut request.headers;
+    headers.reserve(asked.headers.len() + identity.len() + upstream.headers.len() + 6);
+    headers.append(header::HOST, authority.clone());
     // What the client calls hop-by-hop goes as well.
     let dropped = connection_options(&asked.headers);
     for (name, value) in &asked.headers {
         if *name != header::HOST && !guarded.contains(name.as_str()) && !dropped.contains(name) {
-            request.append_header(name, value.clone())?;
+            headers.append(name, value.clone());
         }
     }
     for (name, value) in identity.iter().chain(&upstream.headers) {
-        request.insert_header(name, value.clone())?;
+        headers.insert(name, value.clone());
     }
-    request.insert_header(REQUEST_ID, arrival.request_id.clone())?;
-    if let Some(chain) = &arrival.forwarded_for {
-        request.insert_header(FORWARDED_FOR, chain.as_str())?;
+    headers.insert(REQUEST_ID, arrival.request_id.clone());
+    // Addresses and commas are proper text for a header.
+    let chain = arrival.forwarded_for.as_ref();
+    if let Some(chain) = chain.and_then(|chain| HeaderValue::from_str(chain).ok()) {
+        headers.insert(FORWARDED_FOR, chain);
     }
-    request.insert_header(FORWARDED_HOST, arrival.host.clone())?;
-    request.insert_header(FORWARDED_PROTO, HeaderValue::from_static(arrival.scheme))?;
+    headers.insert(FORWARDED_HOST, arrival.host.clone());
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(arrival.scheme));
+    let mut request = RequestHeader::from(request);
+    request.set_raw_path(target)?;
     Ok(request)
 }
 
@@ -285,29 +292,30 @@ pub(super) fn response(
     hidden: &Hidden,
     config: &Config,
     upstream: &Upstream,
-) -> pingora::Result<(ResponseHeader, bool)> {
-    let mut response = ResponseHeader::build_no_case(answered.status, Some(answered.headers.len() + 6))?;
-    response.set_version(answered.version);
-    response.set_reason_phrase(answered.get_reason_phrase())?;
+) -> pingora::Result<(Parts, bool)> {
     if !is_framed_plainly(&answered.headers) {
         return Err(Error::explain(ErrorType::InvalidHTTPHeader, "a response without a clear end").into_up());
     }
+    let (mut response, ()) = Response::new(()).into_parts();
+    (response.status, response.version) = (answered.status, answered.version);
+    let headers = &mut response.headers;
+    headers.reserve(answered.headers.len() + 6);
     for (name, value) in &answered.headers {
         // The engine has seen that several lengths are the same one.
-        let again = *name == header::CONTENT_LENGTH && response.headers.contains_key(name);
+        let again = *name == header::CONTENT_LENGTH && headers.contains_key(name);
         if !again && *name != header::LOCATION && !hidden.contains(name.as_str()) {
-            response.append_header(name, value.clone())?;
+            headers.append(name, value.clone());
         }
     }
     let location = answered.headers.get(header::LOCATION);
     if let Some(public) = location
         .and_then(|location| location.to_str().ok())
         .and_then(|location| public_location(location, config, upstream))
+        .and_then(|location| HeaderValue::try_from(location).ok())
     {
-        response.insert_header(header::LOCATION, public)?;
+        headers.insert(header::LOCATION, public);
     }
-    let content_type = response
-        .headers
+    let content_type = headers
         .get(header::CONTENT_TYPE)
         .map(HeaderValue::as_bytes)
         .unwrap_or_default();
@@ -315,13 +323,10 @@ pub(super) fn response(
         .get(..17)
         .is_some_and(|start| start.eq_ignore_ascii_case(b"text/event-stream"));
     if is_stream {
-        response.insert_header(ACCEL_BUFFERING, HeaderValue::from_static("no"))?;
-        if !response.headers.contains_key(header::CACHE_CONTROL) {
-            response.insert_header(
-                header::CACHE_CONTROL,
-                HeaderValue::from_static("no-cache, no-transform"),
-            )?;
-        }
+        headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
+        headers
+            .entry(header::CACHE_CONTROL)
+            .or_insert(HeaderValue::from_static("no-cache, no-transform"));
     }
     Ok((response, is_stream))
 }

@@ -1,6 +1,7 @@
 //! Accepting connections, and the requests on them. The loop is our own, around pingora's HTTP sessions: pingora's own server
 //! sleeps for fixed times when it stops, and cannot say which port it got.
 
+use std::cmp;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,6 +34,10 @@ const TIDY: Duration = Duration::from_secs(2);
 const MAX_STREAMS: u32 = 128;
 /// Largest head on such a connection, counted as HTTP/2 counts.
 const MAX_HEAD: u32 = 64 << 10;
+/// How often it is seen whether such a connection has any request, and how often it may have none before it is closed: as
+/// long as a connection of HTTP/1 may wait for its next one.
+const QUIET: Duration = Duration::from_secs(30);
+const MAX_QUIET: u32 = 5;
 /// Malformed requests on one connection of HTTP/2, before it is closed.
 const MAX_MALFORMED: u32 = 16;
 
@@ -220,6 +225,10 @@ impl Connections {
             Err(_) => return,
         };
         let (mut malformed, mut stopping) = (0, false);
+        // One more is with each request, so that it is known when there are none.
+        let here = Arc::new(());
+        let mut quiet = tokio::time::interval(QUIET);
+        let mut since = 0;
         loop {
             let accepted = tokio::select! {
                 accepted = Http2Session::from_h2_conn(&mut connection, Arc::clone(&digest)) => accepted,
@@ -229,11 +238,24 @@ impl Connections {
                     stopping = true;
                     continue;
                 }
+                _ = quiet.tick() => {
+                    since = if Arc::strong_count(&here) > 1 { 0 } else { since + 1 };
+                    match since.cmp(&MAX_QUIET) {
+                        cmp::Ordering::Less => continue,
+                        cmp::Ordering::Equal => {
+                            connection.graceful_shutdown();
+                            continue;
+                        }
+                        // It had its time to say good-bye.
+                        cmp::Ordering::Greater => return,
+                    }
+                }
                 _ = self.leave.changed() => return,
             };
+            since = 0;
             match accepted {
                 Ok(Some(H2Accept::Session(session))) => {
-                    let gateway = self.live.now();
+                    let (gateway, here) = (self.live.now(), Arc::clone(&here));
                     tokio::spawn(async move {
                         let mut session = ServerSession::new_http2(session);
                         match Box::pin(gateway.serve(&mut session, &mut Deadline::default())).await {
@@ -244,6 +266,7 @@ impl Connections {
                             }
                             End::Broken => session.shutdown().await,
                         }
+                        drop(here);
                     });
                 }
                 Ok(Some(H2Accept::Rejected)) if malformed < MAX_MALFORMED => malformed += 1,

@@ -17,6 +17,7 @@ mod bearer;
 mod bridge;
 mod client_address;
 mod deadline;
+mod dial;
 mod entrance;
 mod forward;
 #[cfg(debug_assertions)]
@@ -44,7 +45,6 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header::HeaderValue;
 use pingora::Error;
-use pingora::connectors::TransportConnector;
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use tokio::net::TcpStream;
@@ -52,12 +52,11 @@ use tokio::net::TcpStream;
 use self::bearer::{Bearer, Permit};
 use self::client_address::Source;
 use self::deadline::Deadline;
+use self::dial::Dialer;
 use self::entrance::Entrance;
 use self::headers::{Guarded, Hidden};
 use self::listener::{InFlight, InFlightGuard};
 use self::origin::{Origin, Origins};
-use self::place::Place;
-use self::pool::Pool;
 use self::reply::Refusal;
 use self::route::Routes;
 use self::session::Known;
@@ -81,25 +80,12 @@ pub struct Gateway {
 }
 
 /// What outlives a configuration.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Lasting {
     /// By upstream and subject.
     rates: Arc<Rates<(String, String)>>,
     in_flight: InFlight,
     tenures: Tenures,
-    /// Makes encrypted connections to upstreams.
-    connector: Arc<TransportConnector>,
-}
-
-impl Default for Lasting {
-    fn default() -> Self {
-        Self {
-            rates: Arc::default(),
-            in_flight: InFlight::default(),
-            tenures: Tenures::default(),
-            connector: Arc::new(TransportConnector::new(None)),
-        }
-    }
 }
 
 /// What is worked out once for each upstream.
@@ -108,8 +94,7 @@ struct Mount {
     hidden: Hidden,
     origins: Origins,
     authority: HeaderValue,
-    place: Place,
-    pool: Pool,
+    dialer: Dialer,
     metrics: UpstreamMetrics,
 }
 
@@ -165,18 +150,19 @@ impl Gateway {
         let config = Arc::clone(&endpoints.config);
         let routes = Routes::new(&config);
         let own = routes.own_origins(config.public_url.scheme);
-        let mount = |upstream: &Upstream| Mount {
-            guarded: Guarded::of(upstream),
-            hidden: Hidden::of(upstream),
-            origins: Origins::of(upstream, &own, config.public_url.scheme),
-            // The configuration took it from a parsed URL, which holds nothing that a header may not.
-            authority: HeaderValue::from_str(&upstream.url.authority)
-                .unwrap_or_else(|_| HeaderValue::from_static("upstream")),
-            place: Place::of(&upstream.url),
-            pool: Pool::default(),
-            metrics: endpoints.metrics.upstream(&upstream.name),
+        let mount = |upstream: &Upstream| {
+            Ok::<_, String>(Mount {
+                guarded: Guarded::of(upstream),
+                hidden: Hidden::of(upstream),
+                origins: Origins::of(upstream, &own, config.public_url.scheme),
+                // The configuration took it from a parsed URL, which holds nothing that a header may not.
+                authority: HeaderValue::from_str(&upstream.url.authority)
+                    .unwrap_or_else(|_| HeaderValue::from_static("upstream")),
+                dialer: Dialer::of(upstream)?,
+                metrics: endpoints.metrics.upstream(&upstream.name),
+            })
         };
-        let mounts = config.upstreams.iter().map(mount).collect();
+        let mounts = config.upstreams.iter().map(mount).collect::<Result<_, _>>()?;
         let entrances: Result<_, _> = config.listen.iter().map(Entrance::of).collect();
         Ok(Self {
             entrances: entrances?,
@@ -272,14 +258,14 @@ impl Gateway {
     /// Closes idle connections to upstreams, for there will be no more requests.
     fn retire(&self) {
         for mount in &self.mounts {
-            mount.pool.retire();
+            mount.dialer.retire();
         }
     }
 
     /// Closes connections to upstreams that have been idle for too long.
     fn tidy(&self) {
         for mount in &self.mounts {
-            mount.pool.tidy();
+            mount.dialer.tidy();
         }
     }
 }

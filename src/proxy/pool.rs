@@ -15,8 +15,6 @@ use pingora::{Error, ErrorType};
 use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::wire::{Plain, Wire};
-
 /// Idle connections are let go before the upstream does it: Node closes after five seconds, and a request that meets a
 /// closing connection fails.
 const IDLE: Duration = Duration::from_secs(4);
@@ -86,7 +84,7 @@ async fn is_quiet(stream: &mut Stream) -> bool {
     .await
 }
 
-/// Connects without encryption.
+/// Connects.
 ///
 /// # Errors
 /// With the engine's error types, which `verdict` reads.
@@ -94,7 +92,7 @@ pub(super) async fn connect(
     address: std::net::SocketAddr,
     within: Duration,
     keepalive: &TcpKeepalive,
-) -> pingora::Result<Stream> {
+) -> pingora::Result<TcpStream> {
     let socket = match tokio::time::timeout(within, TcpStream::connect(address)).await {
         Ok(Ok(socket)) => socket,
         Ok(Err(error)) => {
@@ -108,11 +106,12 @@ pub(super) async fn connect(
         Err(_) => return Err(Error::explain(ErrorType::ConnectTimedout, "connecting to an upstream").into_up()),
     };
     set_tcp_keepalive(&socket, keepalive).map_err(Error::into_up)?;
-    Ok(Box::new(Wire::new(Box::new(Plain::new(socket)))))
+    Ok(socket)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::wire::{Plain, Wire};
     use super::*;
     use tokio::io::AsyncWriteExt as _;
 
@@ -124,7 +123,8 @@ mod tests {
             count: 4,
             user_timeout: IDLE,
         };
-        let stream = connect(listener.local_addr().unwrap(), IDLE, &keepalive).await.unwrap();
+        let socket = connect(listener.local_addr().unwrap(), IDLE, &keepalive).await.unwrap();
+        let stream: Stream = Box::new(Wire::new(Box::new(Plain::new(socket))));
         let (other, _) = listener.accept().await.unwrap();
         (stream, other)
     }

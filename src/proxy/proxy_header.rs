@@ -104,6 +104,10 @@ async fn read_line(socket: &mut TcpStream, line: &mut Vec<u8>) -> Result<(), Hea
 
 /// Where a whole header says that its connection comes from.
 pub(super) fn source(header: &[u8]) -> Result<Option<SocketAddr>, HeaderError> {
+    // The parser lets any byte stand for the first space.
+    if !header.starts_with(LINE_START) && !header.starts_with(SIGNATURE) {
+        return Err(HeaderError::Missing);
+    }
     let rules = ParseConfig {
         include_tlvs: false,
         ..ParseConfig::default()

@@ -176,10 +176,41 @@ pub(super) fn method_of(body: &[u8]) -> &'static str {
     if !body.trim_ascii_start().starts_with(b"{") {
         return "other";
     }
+    if let Some(method) = plainly_said(body) {
+        return method_label(method);
+    }
     let mut found = "other";
     // To leave an object early is an error, so what is found is noted on the way.
     let _ = serde_json::Deserializer::from_slice(body).deserialize_map(Method(&mut found));
     found
+}
+
+/// The `method` of a message as most clients write it: no spaces, and before it nothing but strings and numbers.
+fn plainly_said(body: &[u8]) -> Option<&str> {
+    let mut rest = body.strip_prefix(b"{")?;
+    loop {
+        let (key, after) = string(rest)?;
+        let value = after.strip_prefix(b":")?;
+        if key == "method" {
+            return string(value).map(|(method, _)| method);
+        }
+        let end = string(value).map_or_else(
+            || {
+                let digits = value.iter().take_while(|byte| byte.is_ascii_digit()).count();
+                value.get(digits..).unwrap_or_default()
+            },
+            |(_, after)| after,
+        );
+        rest = end.strip_prefix(b",")?;
+    }
+}
+
+/// A string without escapes, and what comes after it.
+fn string(text: &[u8]) -> Option<(&str, &[u8])> {
+    let inner = text.strip_prefix(b"\"")?;
+    let end = memchr::memchr2(b'"', b'\\', inner)?;
+    let after = inner.get(end..)?.strip_prefix(b"\"")?;
+    Some((std::str::from_utf8(inner.get(..end)?).ok()?, after))
 }
 
 /// Looks for `method`.
@@ -244,6 +275,14 @@ mod tests {
     fn methods_outside_the_closed_set_have_no_label_of_their_own() {
         assert_eq!(method_of(br#"{"method":"tools/call","params":{}}"#), "tools/call");
         assert_eq!(method_of(br#"{"method":"tools\/call"}"#), "tools/call");
+        for said in [
+            &br#"{"jsonrpc":"2.0","id":17,"method":"tools/call","params":{"method":"ping"}}"#[..],
+            br#" { "params" : {"method":"ping"}, "id":"a\"b", "method" : "tools/call" }"#,
+            br#"{"id":-1,"jsonrpc":"2.0","method":"tools/call"}"#,
+            br#"{"id":1,"m\u0065thod":"tools/call"}"#,
+        ] {
+            assert_eq!(method_of(said), "tools/call", "{}", String::from_utf8_lossy(said));
+        }
         for other in [&br#"{"method":"evil/label"}"#[..], b"{}", b"[]", b"", b"{"] {
             assert_eq!(method_of(other), "other");
         }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use http::header::{HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode};
 use pingora::Error;
-use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::http::RequestHeader;
 use subtle::ConstantTimeEq as _;
 
 use super::bearer::Permit;
@@ -114,7 +114,7 @@ impl Gateway {
         &self,
         exchange: &Exchange,
         upstream: &Upstream,
-        response: &mut ResponseHeader,
+        response: &mut HeaderMap,
     ) -> pingora::Result<()> {
         let Some(permit) = exchange.permit.as_deref() else {
             return Ok(());
@@ -122,13 +122,13 @@ impl Gateway {
         let Some(party) = party(upstream, permit) else {
             return Ok(());
         };
-        let mut ids = response.headers.get_all(SESSION_ID).iter();
+        let mut ids = response.get_all(SESSION_ID).iter();
         let Some(id) = ids.next() else { return Ok(()) };
         if ids.next().is_some() {
             return Err(Error::explain(BAD_SESSION, "it has two session ids").into_up());
         }
         if id.is_empty() {
-            response.remove_header(&SESSION_ID);
+            response.remove(SESSION_ID);
             return Ok(());
         }
         let visible = match &exchange.session {
@@ -140,7 +140,7 @@ impl Gateway {
                 permit.session.put(bound, id.clone()).visible.clone()
             }
         };
-        response.insert_header(SESSION_ID, visible)?;
+        response.insert(SESSION_ID, visible);
         Ok(())
     }
 }

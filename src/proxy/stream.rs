@@ -4,10 +4,9 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Version};
 use pingora::Error;
-use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 
 use super::deadline::Deadline;
@@ -87,7 +86,7 @@ impl Passing<'_> {
         deadline: &mut Deadline,
         server: &mut Server,
     ) -> pingora::Result<()> {
-        let mut done = server.session.response_done();
+        let mut done = server.is_done()?;
         while !done {
             self.set(deadline);
             let happened = tokio::select! {
@@ -101,7 +100,7 @@ impl Passing<'_> {
             };
             match happened {
                 Happened::Chunk(chunk) => {
-                    done = chunk.is_none() || server.session.response_done();
+                    done = chunk.is_none() || server.is_done()?;
                     if let Some(chunk) = chunk.filter(|chunk| !chunk.is_empty()) {
                         let chunk = self.hear(chunk);
                         let chunk = self.look_for_endpoint(client, chunk)?;
@@ -266,13 +265,12 @@ fn is_plain(headers: &HeaderMap) -> bool {
 }
 
 /// A stream may become longer than its upstream says: chunks instead of a length.
-pub(super) fn without_length(client: &ServerSession, response: &mut ResponseHeader) -> pingora::Result<()> {
+pub(super) fn without_length(client: &ServerSession, response: &mut HeaderMap) {
     let head = client.req_header();
-    if head.method == Method::HEAD || response.remove_header(&header::CONTENT_LENGTH).is_none() {
-        return Ok(());
+    if head.method != Method::HEAD
+        && response.remove(header::CONTENT_LENGTH).is_some()
+        && head.version == Version::HTTP_11
+    {
+        response.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    if head.version == Version::HTTP_11 {
-        response.insert_header(header::TRANSFER_ENCODING, "chunked")?;
-    }
-    Ok(())
 }

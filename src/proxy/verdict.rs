@@ -94,6 +94,10 @@ pub(super) fn of(error: &Error) -> (Said, Outcome, Option<UpstreamFailure>) {
         (E::TLSHandshakeFailure | E::InvalidCert | E::TLSWantX509Lookup, _) => {
             failed("the server's certificate cannot be trusted", UpstreamFailure::Tls)
         }
+        // With TLS 1.3 a server says only after the handshake that it does not take our certificate.
+        (_, ErrorSource::Upstream) if is_alert(error) => {
+            failed("the server refused the encrypted connection", UpstreamFailure::Tls)
+        }
         (E::InvalidHTTPHeader | E::H1Error | E::H2Error | E::InvalidH2, _) => {
             failed("the server's answer is not HTTP", UpstreamFailure::Protocol)
         }
@@ -108,4 +112,13 @@ pub(super) fn of(error: &Error) -> (Said, Outcome, Option<UpstreamFailure>) {
             None,
         ),
     }
+}
+
+/// Whether the other end ended TLS with a complaint.
+fn is_alert(error: &Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<std::io::Error>();
+    let cause = cause.and_then(std::io::Error::get_ref);
+    cause
+        .and_then(|cause| cause.downcast_ref::<rustls::Error>())
+        .is_some_and(|error| matches!(error, rustls::Error::AlertReceived(_)))
 }

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -211,8 +212,8 @@ impl Watched {
             if self.ahead.len() > MAX_AHEAD {
                 return Poll::Ready(Err(io::Error::other("more requests than can be kept")));
             }
-            let mut chunk = [0; 4096];
-            let mut into = ReadBuf::new(&mut chunk);
+            let mut chunk = [MaybeUninit::uninit(); 4096];
+            let mut into = ReadBuf::uninit(&mut chunk);
             ready!(Pin::new(&mut self.inner).poll_read(context, &mut into))?;
             if into.filled().is_empty() {
                 return Poll::Ready(Ok(()));

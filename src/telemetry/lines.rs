@@ -57,6 +57,19 @@ impl<W: Write + Send + 'static> Lines<W> {
         Ok(lines)
     }
 
+    /// Adds a line of the access log.
+    pub fn append(&self, line: &[u8]) {
+        let mut sink = lock(&self.0.0);
+        if sink.gathered.is_empty() {
+            self.0.1.notify_one();
+        }
+        sink.gathered.extend_from_slice(line);
+        if sink.gathered.len() > GATHERED {
+            // Where a log cannot be written there is nobody to tell.
+            let _ = sink.write_out();
+        }
+    }
+
     /// Writes what is gathered: before the program ends.
     pub fn flush(&self) {
         let _ = lock(&self.0.0).write_out();

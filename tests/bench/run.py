@@ -1,20 +1,18 @@
 #!/usr/bin/env python3
-"""Measures the gateway beside a plain proxy, nginx and no proxy at all, and writes docs/benchmarks.md.
+"""Measures the gateway beside other proxies and writes docs/benchmarks.md.
 
 One run, interleaved: round after round, each round every target. A proxy has one core for itself, the load and the upstream
 share the other. No figure is judged here; ratios between medians of one run are what to read.
+
+    BENCH=throughput,features make bench    some parts alone; the others keep what was measured before
+    ROUNDS=5 SECONDS_PER_ROUND=3 STREAMS=10000 TOKENS=1000000 AGENTGATEWAY_BIN=/path make bench
+    python3 tests/bench/run.py report       the tables again, out of docs/benchmarks/results.json
+    python3 tests/bench/run.py guard        instructions for each request, held against the budget
 """
 
-import asyncio
-import base64
-import hashlib
-import http.client
 import json
 import os
 import pathlib
-import platform
-import re
-import secrets
 import shutil
 import signal
 import statistics
@@ -22,335 +20,283 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.parse
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
-ROUNDS = int(os.environ.get("ROUNDS", "5"))
-SECONDS = int(os.environ.get("SECONDS_PER_ROUND", "4"))
-STREAMS = int(os.environ.get("STREAMS", "2000"))
-PASSWORD = secrets.token_urlsafe(16)
-PORTS = {"upstream": 18101, "gateway": 18102, "admin": 18103, "quiet": 18104, "quiet_admin": 18105, "plain": 18106, "nginx": 18107, "better-auth": 18108}
-# What 64 clients ask for in turn: the label of the table, and what `bench-issue` calls it.
-KINDS = {
-    "`authorization_code`, with the browser's part": "authorization_code",
-    "`refresh_token`": "refresh_token",
-    "`client_credentials`": "client_credentials",
-    "registrations": "registration",
-}
-MACHINE_SECRET = secrets.token_urlsafe(32)
-CALL = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "answer", "arguments": {"question": "x" * 180}, "_meta": {"progressToken": "bench"}}})
-children = []
+import features
+import gateway
+import guard
+import peers
+import report
+import stage
+import tools
 
-
-def start(name, command, core, scratch, **more):
-    log = open(scratch / f"{name}.log", "wb")
-    child = subprocess.Popen(["taskset", "-c", str(core), *map(str, command)], stdout=log, stderr=log, **more)
-    children.append(child)
-    return child
+ROUNDS = int(os.environ.get("ROUNDS", "4"))
+SECONDS = int(os.environ.get("SECONDS_PER_ROUND", "3"))
+STREAMS = int(os.environ.get("STREAMS", "10000"))
+TOKENS = int(os.environ.get("TOKENS", "1000000"))
+RATE = int(os.environ.get("RATE", "2000"))
+RESULTS = pathlib.Path(os.environ.get("RESULTS", stage.ROOT / "docs" / "benchmarks" / "results.json"))
+# Descriptors that a proxy needs for itself.
+SPARE = 300
+KINDS = ("authorization_code", "refresh_token", "client_credentials", "registration")
 
 
-def stop_all(*_):
-    for child in children:
-        if child.poll() is None:
-            child.terminate()
-    for child in children:
-        try:
-            child.wait(10)
-        except subprocess.TimeoutExpired:
-            child.kill()
+class Bench:
+    """What all parts need: the upstream, a token for each kind of proxy, and a place for files."""
 
-
-def wait_for(port):
-    for _ in range(100):
-        try:
-            http.client.HTTPConnection("127.0.0.1", port, timeout=1).connect()
-            return
-        except OSError:
-            time.sleep(0.1)
-    sys.exit(f"nothing listens on port {port}")
-
-
-def gateway_yaml(scratch, name, port, admin):
-    hashed = subprocess.run([TARGET / "mcpgate", "hash-password"], input=PASSWORD + "\n", text=True, capture_output=True, check=True).stdout.strip()
-    path = scratch / f"{name}.yaml"
-    path.write_text(
-        f"public_url: http://127.0.0.1:{port}\nlisten: 127.0.0.1:{port}\nadmin: {{ listen: \"127.0.0.1:{admin}\" }}\n"
-        f"store: {{ sled: {{ path: \"{scratch}/{name}-data\" }} }}\n"
-        f"oauth:\n  clients:\n    - {{ client_id: bench-machine, client_secret: \"{MACHINE_SECRET}\", grant_types: [client_credentials] }}\n"
-        # All of the load comes from one address.
-        f"  limits: {{ register: none, authorize: none, login: none }}\n"
-        f"users:\n  - {{ username: ada, password_hash: \"{hashed}\", email: ada@example.com, groups: [engineering] }}\n"
-        f"upstreams:\n  - {{ name: bench, path: /mcp, url: \"http://127.0.0.1:{PORTS['upstream']}/mcp\" }}\n"
-    )
-    return path
-
-
-class Person:
-    """A client and the person in front of it, over plain HTTP."""
-
-    def __init__(self, port):
-        self.port, self.cookies = port, {}
-        body = json.dumps({"redirect_uris": ["https://client.example.com/callback"], "token_endpoint_auth_method": "none", "grant_types": ["authorization_code", "refresh_token"], "client_name": "bench"})
-        self.client = json.loads(self.ask("POST", "/register", body, {"content-type": "application/json"})[2])["client_id"]
-
-    def ask(self, method, path, body=None, headers=None):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        headers = dict(headers or {})
-        if self.cookies:
-            headers["cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
-        connection.request(method, path, body, headers)
-        answer = connection.getresponse()
-        text = answer.read().decode()
-        for value in answer.headers.get_all("set-cookie") or []:
-            name, content = value.split(";")[0].split("=", 1)
-            self.cookies[name] = content
-        return answer.status, answer.headers, text
-
-    def form(self, page, add):
-        form = next(part for part in page.split("<form")[1:] if all(f'name="{name}"' in part for name in add))
-        action = re.search(r'action="([^"]*)"', form).group(1)
-        fields = {}
-        for tag in re.findall(r"<input[^>]*>", form):
-            if 'type="hidden"' in tag:
-                fields[re.search(r'name="([^"]*)"', tag).group(1)] = re.search(r'value="([^"]*)"', tag).group(1)
-        fields.update(add)
-        return self.ask("POST", action, urllib.parse.urlencode(fields), {"content-type": "application/x-www-form-urlencoded"})
-
-    def plan(self):
-        """What `bench-issue` needs to ask for tokens as this person does, who has agreed once."""
-        self.tokens()
-        return {
-            "address": f"127.0.0.1:{self.port}", "authorize": "/authorize", "token": "/token", "register": "/register",
-            "resource": f"http://127.0.0.1:{self.port}/mcp", "redirect": "https://client.example.com/callback",
-            "cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items()),
-            "client": self.client, "scope": "offline_access",
-            "machine": {"client": "bench-machine", "secret": MACHINE_SECRET, "scope": ""},
+    def __init__(self, scratch):
+        self.scratch, self.files = scratch, stage.files()
+        port = stage.port()
+        self.upstream = f"127.0.0.1:{port}"
+        self.secret = os.urandom(16).hex()
+        stage.start("upstream", [stage.EXAMPLES / "bench-upstream", self.upstream, self.secret], stage.LOAD_CORE, scratch)
+        stage.wait_for(port)
+        self.upstream_port = port
+        self.web_token, keys = peers.json_web_token(scratch)
+        self.values = {
+            "UPSTREAM": self.upstream, "UPSTREAM_PORT": port, "JUDGE": self.upstream, "TOKEN": self.secret,
+            "tokens": self.token_for, "FILES": self.files, "STREAMS": (self.files - SPARE) // 2, **keys,
         }
 
-    def follow(self, answer):
-        status, headers, text = answer
-        while status in (302, 303) and (headers["location"].startswith("/") or headers["location"].startswith(f"http://127.0.0.1:{self.port}/")):
-            path = headers["location"].removeprefix(f"http://127.0.0.1:{self.port}")
-            status, headers, text = self.ask("GET", path)
-        return status, headers, text
+    def token_for(self, variant):
+        return self.web_token if "jwt" in variant else self.secret
 
-    def tokens(self):
-        verifier = secrets.token_urlsafe(48)
-        challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
-        redirect = "https://client.example.com/callback"
-        query = urllib.parse.urlencode({"response_type": "code", "client_id": self.client, "scope": "offline_access", "redirect_uri": redirect, "code_challenge": challenge, "code_challenge_method": "S256"})
-        answer = self.follow(self.ask("GET", f"/authorize?{query}"))
-        if 'name="password"' in answer[2]:
-            answer = self.follow(self.form(answer[2], {"username": "ada", "password": PASSWORD}))
-        if 'name="decision"' in answer[2]:
-            answer = self.form(answer[2], {"decision": "approve"})
-        code = urllib.parse.parse_qs(urllib.parse.urlparse(answer[1]["location"]).query)["code"][0]
-        form = urllib.parse.urlencode({"grant_type": "authorization_code", "client_id": self.client, "code": code, "redirect_uri": redirect, "code_verifier": verifier})
-        return json.loads(self.ask("POST", "/token", form, {"content-type": "application/x-www-form-urlencoded"})[2])
+    def gateway(self, name, **more):
+        return gateway.Gateway(name, self.upstream, **more)
 
 
-def in_ms(text):
-    number, unit = re.fullmatch(r"([\d.]+)(us|ms|s)", text).groups()
-    return float(number) * {"us": 0.001, "ms": 1, "s": 1000}[unit]
+def progress(*words):
+    print(time.strftime("%H:%M:%S"), *words, flush=True)
 
 
-def load(url, token, connections, seconds, scratch):
-    script = scratch / "post.lua"
-    script.write_text(f'wrk.method = "POST"\nwrk.body = [[{CALL}]]\nwrk.headers["Content-Type"] = "application/json"\nwrk.headers["Accept"] = "application/json, text/event-stream"\nwrk.headers["Authorization"] = "Bearer {token}"\n')
-    text = subprocess.run(["taskset", "-c", "1", "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", script, url], capture_output=True, text=True, check=True).stdout
-    if "Non-2xx" in text or "Socket errors" in text:
-        sys.exit(f"the load met errors at {url}:\n{text}")
-    found = lambda pattern: re.search(pattern, text, re.MULTILINE).group(1)
-    return float(found(r"Requests/sec:\s+([\d.]+)")), in_ms(found(r"^\s+50%\s+(\S+)")), in_ms(found(r"^\s+99%\s+(\S+)"))
+# --- the parts
 
 
-async def first_event(port, path, token):
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    started = time.perf_counter()
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {token}\r\nAccept: text/event-stream\r\n\r\n".encode())
-    await reader.readuntil(b"data: first")
-    took = (time.perf_counter() - started) * 1000
-    return took, writer
-
-
-def resident(pid):
-    return int(re.search(r"VmRSS:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text()).group(1))
-
-
-def family(child):
-    """A proxy's own process: taskset has become it; nginx's worker is its child."""
-    kids = pathlib.Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
-    return [child.pid, *map(int, kids)]
-
-
-async def hold_streams(port, path, token, child):
-    before = sum(resident(pid) for pid in family(child))
-    writers = []
-    for _ in range(STREAMS // 50):
-        opened = await asyncio.gather(*(first_event(port, path, token) for _ in range(50)))
-        writers.extend(writer for _, writer in opened)
-    await asyncio.sleep(1)
-    after = sum(resident(pid) for pid in family(child))
-    for writer in writers:
-        writer.close()
-    await asyncio.sleep(2)
-    return before / 1024, (after - before) / STREAMS
-
-
-def row(name, values, unit="", digits=0):
-    return f"{statistics.median(values):,.{digits}f}{unit} ({min(values):,.{digits}f}–{max(values):,.{digits}f})"
-
-
-def main():
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),) * 2)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    scratch = pathlib.Path(tempfile.mkdtemp(prefix="mcpgate-bench-"))
-    nginx = shutil.which("nginx") or "/usr/sbin/nginx"
-    try:
-        run(scratch, nginx)
-    finally:
-        stop_all()
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def run(scratch, nginx):
-    ports = PORTS
-    # nginx as a plain proxy with upstream keep-alive, one worker.
-    (scratch / "nginx.conf").write_text(
-        f"worker_processes 1; daemon off; pid {scratch}/nginx.pid; error_log {scratch}/nginx-error.log; worker_rlimit_nofile 65536;\n"
-        "events { worker_connections 16384; }\n"
-        f"http {{ access_log off; client_body_temp_path {scratch}/b; proxy_temp_path {scratch}/p; fastcgi_temp_path {scratch}/f; uwsgi_temp_path {scratch}/u; scgi_temp_path {scratch}/s;\n"
-        f"upstream back {{ server 127.0.0.1:{ports['upstream']}; keepalive 1024; }}\n"
-        f"server {{ listen 127.0.0.1:{ports['nginx']} backlog=4096; location / {{ proxy_pass http://back; proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_buffering off; keepalive_requests 1000000000; }} }} }}\n"
-    )
-    start("upstream", [TARGET / "examples" / "bench-upstream", f"127.0.0.1:{ports['upstream']}"], 1, scratch)
-    proxies = {
-        "nginx": start("nginx", [nginx, "-c", scratch / "nginx.conf", "-p", scratch], 0, scratch),
-        "plain pingora": start("plain", [TARGET / "examples" / "bench-plain-proxy", f"127.0.0.1:{ports['plain']}", f"127.0.0.1:{ports['upstream']}"], 0, scratch),
-        "mcpgate": start("gateway", [TARGET / "mcpgate", "serve", "-c", gateway_yaml(scratch, "gateway", ports["gateway"], ports["admin"])], 0, scratch),
-        "mcpgate, access log off": start("quiet", [TARGET / "mcpgate", "serve", "-c", gateway_yaml(scratch, "quiet", ports["quiet"], ports["quiet_admin"])], 0, scratch, env={**os.environ, "RUST_LOG": "warn"}),
-    }
-    for name in ("upstream", "nginx", "plain", "gateway", "quiet"):
-        wait_for(ports[name])
-    person, quiet = Person(ports["gateway"]), Person(ports["quiet"])
-    token, quiet_token = person.tokens()["access_token"], quiet.tokens()["access_token"]
-    targets = {
-        "no proxy": (ports["upstream"], "x"),
-        "nginx": (ports["nginx"], "x"),
-        "plain pingora": (ports["plain"], "x"),
-        "mcpgate": (ports["gateway"], token),
-        "mcpgate, access log off": (ports["quiet"], quiet_token),
-    }
-    rates, busy, calm = ({name: [] for name in targets} for _ in range(3))
-    for name, (port, bearer) in targets.items():
-        load(f"http://127.0.0.1:{port}/mcp", bearer, 64, 1, scratch)
+def throughput(bench):
+    """Requests in a second at 64 connections, CPU for each, and latencies at a fixed rate."""
+    targets = {"no proxy": (None, bench.upstream_port, bench.secret)}
+    for peer in peers.all_peers():
+        child = peer.start(bench.scratch, bench.values)
+        for variant, label in peer.variants.items():
+            targets[label] = (child, peer.ports[variant], bench.token_for(variant))
+    for label, name, env in (("mcpgate", "gateway", None), ("mcpgate, access log off", "quiet", {"RUST_LOG": "info,mcpgate::access=off"})):
+        at = bench.gateway(name, env=env)
+        child = at.start(bench.scratch)
+        targets[label] = (child, at.port, at.token)
+    found = {label: {name: [] for name in ("rate", "cpu", "p50", "p99", "calm_p50", "calm_p99", "calm_rate", "calm_cpu")} for label in targets}
+    for label, (_, port, token) in targets.items():
+        tools.wrk(f"http://127.0.0.1:{port}/mcp", token, 1, bench.scratch)
     for turn in range(ROUNDS):
-        print(f"round {turn + 1} of {ROUNDS}", flush=True)
-        for name, (port, bearer) in targets.items():
-            rate, _, p99 = load(f"http://127.0.0.1:{port}/mcp", bearer, 64, SECONDS, scratch)
-            rates[name].append(rate)
-            busy[name].append(p99)
-            _, p50, p99 = load(f"http://127.0.0.1:{port}/mcp", bearer, 1, 2, scratch)
-            calm[name].append((p50, p99))
-    print("streams", flush=True)
-    events = {name: [] for name in targets}
-
-    async def delays():
-        for _ in range(100):
-            for name, (port, bearer) in targets.items():
-                took, writer = await first_event(port, "/mcp", bearer)
-                events[name].append(took)
-                writer.close()
-
-    asyncio.run(delays())
-    memory = {}
-    for name, child in proxies.items():
-        port, bearer = targets[name]
-        memory[name] = asyncio.run(hold_streams(port, "/mcp", bearer, child))
-    print("tokens", flush=True)
-    issued = issue(scratch, person)
-    stop_all()
-    stored = json.loads(subprocess.run([TARGET / "examples" / "bench-issue", "store", scratch / "issue", "5"], text=True, capture_output=True, check=True).stdout)
-    write(nginx, rates, busy, calm, events, memory, issued, stored)
+        for label, (child, port, token) in targets.items():
+            before = stage.cpu_seconds(child) if child else 0
+            busy = tools.wrk(f"http://127.0.0.1:{port}/mcp", token, SECONDS, bench.scratch)
+            between = stage.cpu_seconds(child) if child else 0
+            calm = tools.own("rate", port, "/mcp", token, tools.CALL, RATE, SECONDS)
+            after = stage.cpu_seconds(child) if child else 0
+            values = found[label]
+            for name in ("rate", "p50", "p99"):
+                values[name].append(busy[name])
+            values["cpu"].append((between - before) / busy["count"] * 1e6)
+            values["calm_p50"].append(calm["p50"])
+            values["calm_p99"].append(calm["p99"])
+            values["calm_rate"].append(calm["rate"])
+            values["calm_cpu"].append((after - between) / calm["count"] * 1e6)
+        progress(f"throughput, round {turn + 1} of {ROUNDS}:", ", ".join(f"{label} {values['rate'][-1]:,.0f}" for label, values in found.items()))
+    return {"rate": RATE, "targets": found}
 
 
-def node_modules():
+def each_alone(bench):
+    """One proxy after the other, freshly started and the only one: label, process, port, token."""
+    for peer in peers.all_peers():
+        child = peer.start(bench.scratch, bench.values)
+        variant = "plain"
+        yield peer.variants[variant], child, peer.ports[variant], bench.token_for(variant)
+        stage.stop(child)
+    at = bench.gateway("alone")
+    child = at.start(bench.scratch)
+    yield "mcpgate", child, at.port, at.token
+    stage.stop(child)
+
+
+def memory(bench):
+    """Resident memory at rest, and for each idle stream."""
+    most = min(STREAMS, (bench.files - SPARE) // 2)
+    steps = sorted({min(1000, most), most})
+    found = {}
+    for label, child, port, token in each_alone(bench):
+        # So that what is made at the first request is there.
+        tools.own("repeat", port, "/mcp", token, tools.CALL, 200)
+        time.sleep(1)
+        rest = stage.resident(child)
+        holder, each = tools.Holder(port, "/mcp", token), {}
+        for step in steps:
+            holder.hold(step)
+            time.sleep(2)
+            each[step] = (stage.resident(child) - rest) / step * 1024
+        before = stage.cpu_seconds(child)
+        time.sleep(2)
+        idle = (stage.cpu_seconds(child) - before) / 2
+        holder.close()
+        time.sleep(3)
+        found[label] = {"rest": rest, "each": each, "idle_cpu": idle, "after": stage.resident(child)}
+        progress(f"memory: {label} {rest:.1f} MiB,", ", ".join(f"{step:,}: {value:.1f} KiB" for step, value in each.items()))
+    return {"steps": steps, "targets": found}
+
+
+def events(bench):
+    """How soon the first event is there, how late the others are, and how evenly they come."""
+    found = {"no proxy": {}}
+    found["no proxy"] = tools.own("events", bench.upstream_port, "/mcp", bench.secret, 50)
+    for label, _, port, token in each_alone(bench):
+        tools.own("repeat", port, "/mcp", token, tools.CALL, 200)
+        found[label] = tools.own("events", port, "/mcp", token, 50)
+        progress(f"events: {label}, first {found[label]['first']['p50']:.3f} ms, then {found[label]['delay']['p50']:.3f} ms late")
+    return {"targets": found}
+
+
+def fill(bench, count, shown):
+    """A store with living tokens, some of which are written to a file."""
+    at = bench.gateway("filled", store=bench.scratch / f"filled-{count}")
+    done = subprocess.run([stage.EXAMPLES / "bench-fill", at.store, str(count), gateway.MACHINE, at.resource, str(shown)], capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"the store could not be filled: {done.stderr}")
+    tokens = bench.scratch / f"tokens-{count}"
+    tokens.write_text(done.stdout)
+    return at, tokens, float(done.stderr.split()[-1])
+
+
+def priced(bench):
+    """What each feature costs, against the same load without it."""
+    cold, cold_tokens, _ = fill(bench, features.COLD, features.COLD)
+    warm_tokens = bench.scratch / "tokens-warm"
+    warm_tokens.write_text(cold_tokens.read_text().split("\n")[0] + "\n")
+    files = {"cold": cold_tokens, "warm": warm_tokens}
+    certificate = gateway.certificate(bench.scratch)
+    nginx = peers.nginx_upstream()
+    nginx.start(bench.scratch, {**bench.values, "CERTIFICATE": certificate[0], "CERTIFICATE_KEY": certificate[1]})
+    gateways = {**features.gateways(bench.upstream, nginx.ports, certificate), "cold": cold}
+    problems = {name: at.problem(bench.scratch) for name, at in gateways.items()}
+    found, skipped = {}, {}
+    for feature in features.FEATURES:
+        problem = problems[feature.other] or problems[feature.base]
+        if problem:
+            skipped[feature.label] = problem
+            progress(f"features: {feature.label} is not measured: {problem}")
+        else:
+            found[feature.label] = {"base": [], "with": [], "base_cpu": [], "with_cpu": []}
+    for name, at in gateways.items():
+        if not problems[name]:
+            at.start(bench.scratch, sign_in=name != "cold")
+    for turn in range(ROUNDS):
+        for feature in features.FEATURES:
+            if feature.label not in found:
+                continue
+            for side, name, load in (("base", feature.base, feature.base_load), ("with", feature.other, feature.load)):
+                at = gateways[name]
+                if turn == 0:
+                    features.measure(at, load, 1, bench.scratch, files)
+                before = stage.cpu_seconds(at.child)
+                measured = features.measure(at, load, SECONDS, bench.scratch, files)
+                found[feature.label][side].append(measured["rate"])
+                found[feature.label][side + "_cpu"].append((stage.cpu_seconds(at.child) - before) / measured["count"] * 1e6)
+        progress(f"features, round {turn + 1} of {ROUNDS}")
+    return {"features": found, "skipped": skipped}
+
+
+def tokens(bench):
+    """Tokens and registrations in a second, beside Better Auth; and the store alone."""
+    home, version = better_auth()
+    directory = bench.scratch / "better-auth"
+    directory.mkdir()
+    log = open(bench.scratch / "better-auth.log", "wb")
+    command = ["taskset", "-c", str(stage.PROXY_CORE), "node", home / "server.mjs", str(stage.port()), directory]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+    stage.children.append(child)
+    line = child.stdout.readline()
+    if not line:
+        sys.exit("Better Auth did not start:\n" + (bench.scratch / "better-auth.log").read_text())
+    at = bench.gateway("issuer")
+    at.start(bench.scratch)
+    plans = {"mcpgate": at.person.plan(), "better-auth": json.loads(line)}
+    rates = {name: {kind: [] for kind in KINDS} for name in plans}
+    for turn in range(ROUNDS):
+        for kind in KINDS:
+            for name, plan in plans.items():
+                done = subprocess.run(["taskset", "-c", str(stage.LOAD_CORE), stage.EXAMPLES / "bench-issue", "http", kind, str(SECONDS)], input=json.dumps(plan), text=True, capture_output=True)
+                if done.returncode != 0:
+                    sys.exit(f"{kind} at {name}: {done.stderr}")
+                rates[name][kind].append(json.loads(done.stdout)["rate"])
+        progress(f"tokens, round {turn + 1} of {ROUNDS}:", ", ".join(f"{kind} {rates['mcpgate'][kind][-1]} : {rates['better-auth'][kind][-1]}" for kind in KINDS))
+    stage.stop(child)
+    stage.stop(at.child)
+    stored = json.loads(subprocess.run([stage.EXAMPLES / "bench-issue", "store", bench.scratch / "issue", str(SECONDS)], text=True, capture_output=True, check=True).stdout)
+    node = subprocess.run(["node", "--version"], capture_output=True, text=True).stdout.strip()
+    return {"rates": rates, "store": stored, "versions": {"Better Auth": version, "Node": node}}
+
+
+def better_auth():
     """Better Auth as installed, and its version."""
-    home = ROOT / "tests" / "bench" / "better-auth"
+    home = stage.ROOT / "tests" / "bench" / "better-auth"
     package = home / "node_modules" / "better-auth" / "package.json"
     if not package.exists():
         sys.exit("Better Auth is not installed: run tests/setup.sh bench")
     return home, json.loads(package.read_text())["version"]
 
 
-def issue(scratch, person):
-    """Rates for each server and kind, a value for each round; servers take turns, one core for either, one for the load."""
-    home, _ = node_modules()
-    directory = scratch / "better-auth"
-    directory.mkdir()
-    log = open(scratch / "better-auth.log", "wb")
-    child = subprocess.Popen(["taskset", "-c", "0", "node", home / "server.mjs", str(PORTS["better-auth"]), directory], stdout=subprocess.PIPE, stderr=log, text=True)
-    children.append(child)
-    line = child.stdout.readline()
-    if not line:
-        sys.exit("Better Auth did not start:\n" + (scratch / "better-auth.log").read_text())
-    plans = {"mcpgate": person.plan(), "better-auth": json.loads(line)}
-    rates = {name: {kind: [] for kind in KINDS.values()} for name in plans}
-    for turn in range(ROUNDS):
-        for kind in KINDS.values():
-            for name, plan in plans.items():
-                done = subprocess.run(["taskset", "-c", "1", TARGET / "examples" / "bench-issue", "http", kind, str(SECONDS)], input=json.dumps(plan), text=True, capture_output=True)
-                if done.returncode != 0:
-                    sys.exit(f"{kind} at {name}: {done.stderr}")
-                rates[name][kind].append(json.loads(done.stdout)["rate"])
-                print(f"round {turn + 1}: {name} {kind} {rates[name][kind][-1]}", flush=True)
-    return rates
+def starting(bench):
+    """From the start of the program to the first connection: with an empty store, and with one full of tokens."""
+    empty = []
+    for turn in range(3):
+        at = bench.gateway(f"empty-{turn}")
+        stage.stop(at.start(bench.scratch, sign_in=False))
+        empty.append(at.started_in)
+    progress(f"start: filling a store with {TOKENS:,} tokens")
+    at, shown, filled_in = fill(bench, TOKENS, 1000)
+    full, rest = [], 0
+    for _ in range(3):
+        child = at.start(bench.scratch, sign_in=False)
+        full.append(at.started_in)
+        rest = stage.resident(child)
+        token = shown.read_text().split("\n")[0]
+        tools.own("repeat", at.port, "/mcp", token, tools.CALL, 1)
+        stage.stop(child)
+    size = sum(path.stat().st_size for path in at.store.rglob("*") if path.is_file())
+    progress(f"start: {statistics.median(empty):.2f} s empty, {statistics.median(full):.2f} s full")
+    return {"tokens": TOKENS, "empty": empty, "full": full, "filled_in": filled_in, "rest": rest, "disk": size / 2**20}
 
 
-def write(nginx, rates, busy, calm, events, memory, issued, stored):
-    median = statistics.median
-    base = {name: median(values) for name, values in rates.items()}
-    lines = [
-        "| | requests/s, 64 connections | of nginx | of plain pingora | p99 at 64, ms | p50 alone, ms | p99 alone, ms | first event, ms |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for name in rates:
-        lines.append(
-            f"| {name} | {row(name, rates[name])} | {base[name] / base['nginx']:.2f} | {base[name] / base['plain pingora']:.2f} | {median(busy[name]):.2f} "
-            f"| {median(p for p, _ in calm[name]):.3f} | {median(p for _, p in calm[name]):.3f} | {median(events[name]):.3f} |"
-        )
-    lines += ["", f"| | memory at rest, MiB | KiB for each of {STREAMS:,} idle streams |", "| --- | --- | --- |"]
-    lines += [f"| {name} | {rest:.1f} | {each:.1f} |" for name, (rest, each) in memory.items()]
-    lines += [
-        "",
-        "| in a second, for 64 clients | mcpgate | Better Auth | ratio |",
-        "| --- | --- | --- | --- |",
-    ]
-    for label, kind in KINDS.items():
-        ours, theirs = issued["mcpgate"][kind], issued["better-auth"][kind]
-        lines.append(f"| {label} | {row(label, ours)} | {row(label, theirs)} | {median(ours) / max(median(theirs), 1):.1f} |")
-    lines += [
-        "",
-        "| refresh tokens replaced in a second by 64 writers | |",
-        "| --- | --- |",
-        f"| the store alone, writers share a flush | {stored['shared']:,} |",
-        f"| the store alone, one flush for each write | {stored['alone']:,} |",
-        f"| ratio of the two | {stored['shared'] / max(stored['alone'], 1):.1f} |",
-    ]
-    _, better_auth = node_modules()
-    node = subprocess.run(["node", "--version"], capture_output=True, text=True).stdout.strip()
-    version = subprocess.run([nginx, "-v"], capture_output=True, text=True).stderr.strip().split("/")[-1]
-    rustc = subprocess.run(["rustc", "--version"], capture_output=True, text=True).stdout.split()[1]
-    lines += ["", f"{time.strftime('%Y-%m-%d')}; {os.cpu_count()} cores, Linux {platform.release().split('-')[0]}, nginx {version}, rustc {rustc}, Better Auth {better_auth} on Node {node}; {ROUNDS} rounds of {SECONDS} s, medians (and extremes)."]
-    path = ROOT / "docs" / "benchmarks.md"
-    text = path.read_text()
-    begin, end = "<!-- measured: begin -->", "<!-- measured: end -->"
-    head, rest = text.split(begin)
-    path.write_text(head + begin + "\n" + "\n".join(lines) + "\n" + end + rest.split(end)[1])
-    print("\n".join(lines))
+PARTS = {"throughput": throughput, "events": events, "memory": memory, "features": priced, "tokens": tokens, "start": starting, "guard": guard.measure}
+
+
+def main():
+    wanted = os.environ.get("BENCH", ",".join(PARTS)).split(",")
+    if sys.argv[1:] == ["report"]:
+        wanted = []
+    elif sys.argv[1:] == ["guard"]:
+        wanted = ["guard"]
+    elif sys.argv[1:]:
+        sys.exit(__doc__)
+    unknown = set(wanted) - set(PARTS)
+    if unknown:
+        sys.exit(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"parts": {}}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    for name in wanted:
+        scratch = pathlib.Path(tempfile.mkdtemp(prefix="mcpgate-bench-"))
+        started = time.monotonic()
+        try:
+            part = PARTS[name](Bench(scratch))
+        finally:
+            stage.stop_all()
+            shutil.rmtree(scratch, ignore_errors=True)
+        part |= {"date": time.strftime("%Y-%m-%d"), "rounds": ROUNDS, "seconds": SECONDS, "machine": stage.machine(), "took": round(time.monotonic() - started)}
+        if name in ("throughput", "events", "memory"):
+            part["versions"] = peers.versions()
+        results["parts"][name] = json.loads(json.dumps(part))
+        RESULTS.parent.mkdir(parents=True, exist_ok=True)
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    if sys.argv[1:] == ["guard"]:
+        sys.exit(guard.judge(results["parts"]["guard"]))
+    report.write(results, RESULTS.parent if "RESULTS" in os.environ else None)
 
 
 if __name__ == "__main__":

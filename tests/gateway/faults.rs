@@ -771,3 +771,94 @@ async fn a_chunked_answer_cut_anywhere_arrives_whole() {
     }
     rig.finish().await;
 }
+
+/// A stream that never pauses ends with its token like one that does.
+/// Spec: H11
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_without_a_pause_ends_with_its_token() {
+    let script: Script = |name| match name {
+        "flood" => vec![
+            say(STREAM),
+            Act::Repeat(chunk(&format!("data: {}\n\n", "x".repeat(4_000))).into_bytes()),
+        ],
+        _ => ok("{}"),
+    };
+    let rig = Rig::start(script, "").await;
+    let client = register(&rig.gateway, json!({})).await;
+    let own = tokens(&rig.gateway, &client, "ada", "one").await;
+    let headers = [("Authorization", &*format!("Bearer {}", own.access))];
+    let bytes = request("POST", "/one/mcp/flood", &rig.gateway.host, &headers, CALL.as_bytes());
+    let mut stream = TcpStream::connect(rig.gateway.address).await.unwrap();
+    stream.write_all(&bytes).await.unwrap();
+    let mut part = vec![0; 256 << 10];
+    let since = Instant::now();
+    let mut passed = 0;
+    while since.elapsed() < Duration::from_secs(1) {
+        passed += within("the flood", stream.read(&mut part)).await.unwrap();
+    }
+    assert!(passed > 1 << 20, "only {passed} bytes came");
+    let form = [("token", own.refresh.as_str()), ("client_id", client.id.as_str())];
+    assert_eq!(rig.gateway.post_form("/revoke", &[], &form).await.status, 200);
+    let since = Instant::now();
+    loop {
+        match within("the flood", stream.read(&mut part)).await {
+            Ok(0) | Err(_) => break,
+            Ok(_) => assert!(since.elapsed() < Duration::from_secs(6), "it goes on without a token"),
+        }
+    }
+    rig.finish().await;
+}
+
+/// What is looked for at the beginning of a stream has its limit, and is passed on whole if it is not there.
+/// Spec: K7
+#[tokio::test]
+async fn an_endpoint_event_without_an_end_is_given_up() {
+    let script: Script = |name| match name {
+        "endless" => vec![
+            say(STREAM),
+            say(chunk("event: endpoint\ndata: /messages?")),
+            Act::Repeat(chunk(&"x".repeat(4_000)).into_bytes()),
+        ],
+        "comments" => vec![
+            say(STREAM),
+            say(chunk(&": a comment\n\n".repeat(5_000))),
+            say(chunk("data: 1\n\n")),
+            say("0\r\n\r\n"),
+        ],
+        "half" => vec![
+            say(STREAM),
+            say(chunk("event: endpoint\nda")),
+            Act::Wait(Duration::from_millis(30)),
+            say(chunk("ta: 1\n")),
+            say("0\r\n\r\n"),
+        ],
+        _ => ok("{}"),
+    };
+    let rig = Rig::start(script, "response_timeout: 2s").await;
+    let get = async |name: &str| {
+        let headers = [
+            ("Authorization", rig.bearer.as_str()),
+            ("Accept", "text/event-stream"),
+            ("Connection", "close"),
+        ];
+        let bytes = request("GET", &format!("/one/mcp/{name}"), &rig.gateway.host, &headers, b"");
+        let mut stream = TcpStream::connect(rig.gateway.address).await.unwrap();
+        stream.write_all(&bytes).await.unwrap();
+        let mut all = Vec::new();
+        // A reset is an end, too.
+        let _ = within(name, stream.read_to_end(&mut all)).await;
+        String::from_utf8_lossy(&all).into_owned()
+    };
+    let endless = get("endless").await;
+    assert!(
+        endless.len() < 100_000 && !endless.ends_with("0\r\n\r\n"),
+        "{} bytes",
+        endless.len()
+    );
+    let comments = get("comments").await;
+    assert_eq!(comments.matches(": a comment\n\n").count(), 5_000);
+    assert!(comments.contains("data: 1\n\n") && comments.ends_with("0\r\n\r\n"));
+    let half = get("half").await;
+    assert!(half.ends_with("0\r\n\r\n"), "{half}");
+    rig.finish().await;
+}

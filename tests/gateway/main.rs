@@ -14,8 +14,11 @@
 )]
 
 mod advertised;
+mod behind_proxies;
+mod certificates;
 mod documents;
 mod edges;
+mod encryption;
 mod faults;
 mod footprint;
 mod generations;
@@ -28,9 +31,11 @@ mod memory;
 mod misfortune;
 mod person;
 mod proxying;
+mod reloading;
 mod rudeness;
 mod sessions;
 mod setup;
+mod signals;
 #[path = "../support/site.rs"]
 mod site;
 mod step_up;

@@ -26,6 +26,9 @@ export const FEATURES = [
       for (const upstream of upstreams) Object.assign(upstream.limits ??= {}, { body: '8MiB', response_timeout: '120s', idle_stream: '120s', requests_per_minute: 1_000_000 });
     },
   },
+  // So often that every silence of the suite has one.
+  { name: 'comments on silent streams', switchOn: ({ upstreams }) => { for (const upstream of upstreams) upstream.keep_alive = '1s'; } },
+  { name: 'sessions that belong to somebody', switchOn: ({ upstreams }) => { for (const upstream of upstreams) upstream.bind_sessions = true; } },
   { name: 'proxies that are trusted', switchOn: (configuration) => { configuration.trusted_proxies = ['127.0.0.0/8']; } },
   { name: 'files that are watched', switchOn: (configuration) => { configuration.watch_files = true; } },
   {

@@ -141,7 +141,7 @@ function plain(value, key = '') {
   if (typeof value === 'string') {
     return value
       .replace(/\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[.\d]*(Z|[+-]\d\d:\d\d)/g, '<time>')
-      .replace(/[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}(_\d+)?/gi, '<id>')
+      .replace(/[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}(_\d+)?(\.[\w-]{43})?/gi, '<id>')
       .replace(/127\.0\.0\.1:\d+(\/[\w-]+)?(?=\/mcp)/g, '<server>')
       .replace(/127\.0\.0\.1:\d+/g, '<server>')
       .replace(/\b\d+(\.\d+)? ?ms\b/g, '<time>')

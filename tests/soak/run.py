@@ -35,6 +35,10 @@ SECONDS = int(os.environ.get("SOAK_SECONDS", "600"))
 RELOADS = os.environ.get("SOAK_RELOADS", "1") != "0"
 USERS = 6
 TOKEN_SECONDS = 25
+# The part of the time after which memory has to stay where it is.
+WARM_UP = 0.3
+# A stream does not outlive its token by more; docs/security.md says two seconds.
+STREAM_ENDS = 8
 # Connections that are there and do nothing.
 CROWD = min(10_000, 30 * SECONDS)
 # Until an upstream that was killed is back, and what was on its way to it is over.
@@ -117,6 +121,8 @@ class Caller:
         async with self.lock:
             self.generation += 1
             old = self.access
+            stream = Connection("127.0.0.1", self.soak.port)
+            held = await stream.request("GET", self.path, {"Authorization": f"Bearer {old}", "X-Nonce": "revoked"}) if self.path != "/old" else 0
             status, _ = await self.person.post("/revoke", {"token": self.refresh, "client_id": self.client_id})
             if status != 200:
                 self.soak.violation(f"a revocation was answered with {status}")
@@ -126,6 +132,16 @@ class Caller:
             connection.close()
             if status != 401:
                 self.soak.violation(f"a revoked token was answered with {status}")
+            if held == 200:
+                try:
+                    async with asyncio.timeout(STREAM_ENDS):
+                        async for _ in stream.pieces():
+                            pass
+                except Broken:
+                    pass
+                except TimeoutError:
+                    self.soak.violation(f"a stream goes on {STREAM_ENDS} s after its token was revoked")
+            stream.close()
             await self.sign_in()
             self.soak.count["revocations"] += 1
 
@@ -238,7 +254,10 @@ class Soak:
             async def converse(headers):
                 if wrong := await self.call(connection, caller, "json", headers, "initialize"):
                     return wrong
-                headers = headers | {"Mcp-Session-Id": connection.header("mcp-session-id"), "MCP-Protocol-Version": "2025-11-25"}
+                session = connection.header("mcp-session-id")
+                headers = headers | {"Mcp-Session-Id": session, "MCP-Protocol-Version": "2025-11-25"}
+                if wrong := await self.steal(caller, session):
+                    return wrong
                 for _ in range(4):
                     if wrong := await self.call(connection, caller, random.choice(("json", "sse")), headers):
                         return wrong
@@ -249,6 +268,18 @@ class Soak:
             await self.exchange("sessions", caller, converse)
             connection.close()
             await asyncio.sleep(random.uniform(0.01, 0.1))
+
+    async def steal(self, caller, session):
+        """Somebody else's session is as good as none."""
+        other = random.choice([one for one in self.callers if one.path == caller.path and one is not caller])
+        token, generation = await other.token()
+        thief = Connection("127.0.0.1", self.port)
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json", "Mcp-Session-Id": session}
+        status = await thief.request("POST", caller.path, headers, b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"nonce":"stolen"}}')
+        thief.close()
+        if status == 404 or other.generation != generation:
+            return None
+        return f"crossed: the session of {caller.person.username} was answered with {status} to {other.person.username}"
 
     async def streams(self, caller):
         while not self.over:
@@ -288,11 +319,12 @@ class Soak:
                 name, endpoint = await anext(events)
                 if name != "endpoint":
                     return f"the first event is {name}"
-                target = endpoint if endpoint.startswith("/old/") else f"/old{endpoint}"
+                if not endpoint.startswith("/old/"):
+                    return f"the endpoint leads past the gateway: {endpoint}"
                 for _ in range(5):
                     nonce = secrets.token_hex(8)
                     message = {"jsonrpc": "2.0", "id": nonce, "method": "tools/call", "params": {"nonce": nonce, "name": "any"}}
-                    status = await posts.request("POST", target, headers, json.dumps(message).encode())
+                    status = await posts.request("POST", endpoint, headers, json.dumps(message).encode())
                     await posts.rest()
                     if status != 202:
                         return f"POST: status {status}"
@@ -331,10 +363,10 @@ class Soak:
             self.count["broken off"] += 1
 
     async def crowd(self):
-        """Very many connections that say nothing or half a head, for a while."""
-        while not self.over:
-            self.count["silent connections"] = CROWD
-            held = []
+        """Very many connections that say nothing or half a head: during the warm-up, so that memory is looked at afterwards."""
+        while not self.over and not self.warm():
+            self.count["silent connections"] += CROWD
+            held, began = [], time.monotonic()
             for number in range(CROWD):
                 if self.over:
                     break
@@ -342,11 +374,16 @@ class Soak:
                 if number % 4 == 0:
                     writer.write(b"POST /steady/mcp HTTP/1.1\r\nX-Half: ")
                 held.append(writer)
-            for _ in range(100):
-                if not self.over:
-                    await asyncio.sleep(0.1)
+            while not self.over and not self.warm() and time.monotonic() < began + 15:
+                await asyncio.sleep(0.1)
             for writer in held:
                 writer.close()
+            await asyncio.sleep(1)
+        while not self.over:
+            await asyncio.sleep(0.2)
+
+    def warm(self):
+        return time.monotonic() - self.since > SECONDS * WARM_UP
 
     # --- what happens meanwhile
 
@@ -408,7 +445,7 @@ class Soak:
             await asyncio.sleep(0.05)
         else:
             raise AssertionError(f"the gateway does not start: {(self.directory / 'log').read_text()}")
-        callers = []
+        self.callers = callers = []
         old = Upstream("old")
         # It is the steady one under another name.
         old.down = self.upstreams[0].down
@@ -484,7 +521,7 @@ class Soak:
             print(f"  {what:24} {self.count[what]:8}")
         for what, number in sorted(self.excused.items()):
             print(f"  excused: {what:40} {number:6}")
-        samples = [(at - self.since, kib) for at, kib in self.memory if at - self.since > SECONDS * 0.3]
+        samples = [(at - self.since, kib) for at, kib in self.memory if at - self.since > SECONDS * WARM_UP + 5]
         slope, grown = fit(samples)
         first, last = self.memory[0][1], self.memory[-1][1]
         print(f"  memory: {first / 1024:.1f} MiB at the beginning, {last / 1024:.1f} MiB at the end; {slope * 60 / 1024:+.2f} MiB a minute after the warm-up")

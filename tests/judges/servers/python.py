@@ -105,7 +105,8 @@ def test_error_handling() -> str:
 async def test_sampling(prompt: str, context: Context) -> str:
     """Asks the client's model."""
     message = types.SamplingMessage(role="user", content=text(prompt))
-    result = await context.session.create_message(messages=[message], max_tokens=100)
+    # On the stream of this very call: the session's own may not be open yet.
+    result = await context.session.create_message(messages=[message], max_tokens=100, related_request_id=context.request_id)
     return f"LLM response: {result.content.text if result.content.type == 'text' else ''}"
 
 

@@ -1,0 +1,111 @@
+//! A new configuration while the gateway runs.
+
+use mcpgate::app::ReloadError;
+use mcpgate::config::{self, Config};
+use serde_json::json;
+
+use crate::person::{register, tokens};
+use crate::setup::{Gateway, Upstream};
+
+impl Gateway {
+    /// Puts the configuration in force that `change` makes of the one at the start.
+    fn reload(&self, change: impl FnOnce(String) -> String) -> Result<Vec<String>, ReloadError> {
+        self.running.put_in_force(parsed(&change(self.yaml.clone())))
+    }
+}
+
+fn parsed(yaml: &str) -> Config {
+    config::parse(yaml, std::path::Path::new("."), &|_| None).unwrap_or_else(|problems| panic!("{problems}\n{yaml}"))
+}
+
+fn without_line(yaml: &str, part: &str) -> String {
+    let left: Vec<&str> = yaml.lines().filter(|line| !line.contains(part)).collect();
+    assert!(left.len() + 1 == yaml.lines().count(), "{part} is on one line");
+    left.join("\n") + "\n"
+}
+
+/// Spec: L22
+#[tokio::test]
+async fn people_and_servers_come_and_go() {
+    let gateway = Gateway::start().await;
+    let client = register(&gateway, json!({})).await;
+    let ada = tokens(&gateway, &client, "ada", "two").await.access;
+    let bob = tokens(&gateway, &client, "bob", "two").await.access;
+    assert_eq!(gateway.call("two", Some(&ada)).await.status, 200);
+    assert_eq!(gateway.call("two", Some(&bob)).await.status, 200);
+
+    // Bob leaves; another server comes.
+    let third = Upstream::default();
+    let address = third.start().await;
+    let kept = gateway.reload(|yaml| {
+        without_line(&yaml, "username: bob")
+            + &format!("  - {{ name: three, path: /three/mcp, url: \"http://{address}/mcp\" }}\n")
+    });
+    assert_eq!(kept.unwrap(), Vec::<String>::new());
+    let refused = gateway.call("two", Some(&bob)).await;
+    assert_eq!((refused.status, refused.error().as_str()), (401, "invalid_token"));
+    assert_eq!(gateway.call("two", Some(&ada)).await.status, 200);
+    let own = tokens(&gateway, &client, "ada", "three").await.access;
+    assert_eq!(gateway.call("three", Some(&own)).await.status, 200);
+    assert_eq!(third.count(), 1);
+
+    // The old server goes, and bob is back: what was allowed to him still is.
+    let kept = gateway.reload(|yaml| without_line(&yaml, "name: two"));
+    assert_eq!(kept.unwrap(), Vec::<String>::new());
+    assert_eq!(gateway.call("two", Some(&bob)).await.status, 404);
+    gateway.reload(|yaml| yaml).unwrap();
+    assert_eq!(gateway.call("two", Some(&bob)).await.status, 200);
+    assert_eq!(gateway.call("three", Some(&own)).await.status, 404);
+}
+
+/// Spec: L13, L22
+#[tokio::test]
+async fn what_was_counted_still_counts() {
+    let limited = |yaml: String| yaml.replace("requests_per_minute: 1000", "requests_per_minute: 3");
+    let gateway = Gateway::start_with(limited).await;
+    let client = register(&gateway, json!({})).await;
+    let token = tokens(&gateway, &client, "ada", "two").await.access;
+    for _ in 0..3 {
+        assert_eq!(gateway.call("two", Some(&token)).await.status, 200);
+    }
+    // Another place in the list, the same name.
+    gateway
+        .reload(|yaml| {
+            yaml.replace(
+                "upstreams:\n",
+                "upstreams:\n  - { name: zero, path: /zero, url: \"http://127.0.0.1:9\" }\n",
+            )
+        })
+        .unwrap();
+    assert_eq!(gateway.call("two", Some(&token)).await.status, 429);
+}
+
+/// Spec: L22
+#[tokio::test]
+async fn what_cannot_change_is_said_and_the_rest_changes() {
+    let gateway = Gateway::start().await;
+    let admin = gateway.running.admin;
+    let kept = gateway
+        .reload(|yaml| {
+            let yaml = yaml.replace(&format!("listen: {}", gateway.host), "listen: 127.0.0.1:4");
+            let yaml = yaml.replace(&format!("listen: \"{admin}\""), "listen: \"127.0.0.1:5\"");
+            let yaml = yaml.replace("/data\"", "/elsewhere\"");
+            without_line(&yaml, "name: one, path")
+        })
+        .unwrap();
+    assert_eq!(
+        kept,
+        [
+            format!("listen: {} is listened on until a restart", gateway.host),
+            "listen: 127.0.0.1:4 is listened on after a restart".to_owned(),
+            format!("admin.listen: {admin} stays until a restart"),
+            "store: the old one stays until a restart".to_owned(),
+        ]
+    );
+    assert_eq!(gateway.call("one", None).await.status, 404);
+    assert_eq!(gateway.call("two", None).await.status, 401);
+    assert!(!gateway.directory.path().join("elsewhere").exists());
+    // Back to what it was: nothing is kept from it.
+    assert_eq!(gateway.reload(|yaml| yaml).unwrap(), Vec::<String>::new());
+    assert_eq!(gateway.call("one", None).await.status, 401);
+}
