@@ -1,6 +1,7 @@
 //! An event stream on its way to the client: as it comes, with a comment in long silences (K4), the address in a legacy
 //! stream's first event rewritten (K7), and not for longer than its token is good (H11).
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -165,8 +166,13 @@ impl Passing<'_> {
 
     fn begin_tenure(&self) -> Option<Tenure> {
         let permit = self.exchange.permit.as_ref()?;
-        let store = &*self.gateway.endpoints.store;
-        Some(self.gateway.lasting.tenures.begin(permit, store))
+        let gateway = self.gateway;
+        let tenure = gateway.lasting.tenures.begin(permit, &*gateway.endpoints.store);
+        // It began under another configuration, and what was looked at when that changed was not this one.
+        if gateway.retired.load(Ordering::SeqCst) {
+            gateway.lasting.tenures.unsettle();
+        }
+        Some(tenure)
     }
 
     /// The upstream says something. A byte order mark is one only at the very beginning, so it goes if a comment went before.
