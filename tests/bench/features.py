@@ -60,7 +60,7 @@ def gateways(upstream, nginx, certificate):
         "limits": make("limits", in_upstream="    limits: { requests_per_minute: 1000000, concurrent_requests: 1000000 }\n"),
         "tls": make("tls", tls=certificate),
         "upstream-plain": make("upstream-plain", upstream=near("plain")),
-        "upstream-tls": make("upstream-tls", upstream=f"https://{near('tls')}", in_upstream=f"    tls: {{ ca: \"{certificate[0]}\" }}\n"),
+        "upstream-tls": make("upstream-tls", upstream=f"https://{near('tls')}", in_upstream=f"    tls: {{ ca: \"{certificate[2]}\" }}\n"),
         "upstream-http2": make("upstream-http2", upstream=near("http2"), in_upstream="    http2: true\n"),
     }
 
