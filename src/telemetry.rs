@@ -4,6 +4,7 @@
 //! token, a code, a cookie, a query string or a body.
 
 pub mod access;
+mod budgets;
 pub mod lines;
 
 use std::time::Duration;
@@ -12,6 +13,8 @@ use prometheus::{
     Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
+
+pub use budgets::{InUse, Limit};
 
 use crate::domain::clock::Timestamp;
 
@@ -129,6 +132,7 @@ pub struct Metrics {
     last_reload: IntGauge,
     last_reload_successful: IntGauge,
     certificates: IntGaugeVec,
+    budgets: budgets::Budgets,
 }
 
 /// Counts an open event stream until it is dropped.
@@ -344,6 +348,7 @@ impl Metrics {
                 STORE_BUCKETS,
                 &["operation"],
             )?,
+            budgets: budgets::Budgets::new(&registry)?,
             upstream_errors: counter("upstream_errors_total", "Upstreams that failed.", &["upstream", "kind"])?,
             registry,
         })

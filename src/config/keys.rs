@@ -84,6 +84,7 @@ pub(super) const UPSTREAM: &[&str] = &[
     "url",
     "scopes",
     "identity_headers",
+    "identity_jwt",
     "headers",
     "allowed_origins",
     "bind_sessions",
@@ -93,12 +94,19 @@ pub(super) const UPSTREAM: &[&str] = &[
     "http2",
 ];
 pub(super) const UPSTREAM_TLS: &[&str] = &["ca", "cert", "key", "server_name"];
+pub(super) const IDENTITY_JWT: &[&str] = &["header", "audience", "lifetime"];
 pub(super) const LIMITS: &[&str] = &[
     "body",
     "connect_timeout",
     "response_timeout",
     "idle_stream",
     "requests_per_minute",
+    "client_requests_per_minute",
+    "tool_calls_per_minute",
+    "concurrent_requests",
+    "concurrent_streams",
+    "total_concurrent_requests",
+    "total_concurrent_streams",
 ];
 pub(super) const OUTBOUND: &[&str] = &["ca"];
 /// Where a secret is, if it is not written out.
@@ -123,6 +131,7 @@ const MAPS: &[(&str, &[&str])] = &[
     ("scopes[].", SCOPE),
     ("users[].", USER),
     ("upstreams[].", UPSTREAM),
+    ("upstreams[].identity_jwt.", IDENTITY_JWT),
     ("upstreams[].limits.", LIMITS),
     ("upstreams[].tls.", UPSTREAM_TLS),
     ("outbound.", OUTBOUND),

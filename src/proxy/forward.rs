@@ -82,7 +82,7 @@ impl Gateway {
             // Boxed, because most answers are none.
             Box::pin(self.relay_events(session, exchange, deadline, upstream, &mut server)).await?;
         } else {
-            relay(session, deadline, upstream, &mut server).await?;
+            relay(session, exchange, deadline, upstream, &mut server).await?;
         }
         if let (HttpSession::H1(mut used), true) = (server.session, server.complete) {
             used.respect_keepalive();
@@ -104,7 +104,7 @@ impl Gateway {
         server: &mut Server,
     ) -> pingora::Result<()> {
         let request = self.request(session, exchange, upstream, mount, server)?;
-        let body_follows = !session.is_body_done();
+        let body_follows = exchange.whole.is_some() || !session.is_body_done();
         if let Some(wire) = server.session.stream().and_then(Wire::under) {
             wire.hold(body_follows);
         }
@@ -119,6 +119,17 @@ impl Gateway {
             wire.hold(false);
         }
         let mut answered = false;
+        if let Some(whole) = exchange.whole.clone() {
+            let sent = tokio::select! {
+                biased;
+                sent = server.session.write_request_body(whole, true) => sent,
+                () = deadline.passed() => return Err(Error::new(UPSTREAM_LATE)),
+            };
+            if let Err(error) = sent {
+                tracing::debug!(%error, "an upstream takes no more of a body");
+                return head_of(server, deadline).await.map_err(|_| error.into_up());
+            }
+        }
         while !answered && !session.is_body_done() {
             tokio::select! {
                 biased;
@@ -266,6 +277,9 @@ impl Gateway {
             _ => Outcome::UpstreamServerError,
         });
         exchange.stream = is_stream.then(|| mount.metrics.stream());
+        if let Some(held) = &mut exchange.held {
+            held.becomes(is_stream);
+        }
         let mut response = ResponseHeader::from(response);
         response.set_reason_phrase(answered.get_reason_phrase())?;
         Ok(response)
@@ -296,7 +310,7 @@ impl Server {
 
 impl Exchange {
     /// Keeps the beginning of the body.
-    fn keep(&mut self, chunk: &Bytes) {
+    pub(super) fn keep(&mut self, chunk: &Bytes) {
         if !chunk.is_empty() && self.body_length <= KEPT_BODY as u64 {
             self.body.push(chunk.clone());
         }
@@ -332,6 +346,7 @@ fn frame(session: &mut ServerSession, response: &mut ResponseHeader) -> pingora:
 /// Passes the body of a response on, piece by piece as it comes.
 async fn relay(
     session: &mut ServerSession,
+    exchange: &mut Exchange,
     deadline: &mut Deadline,
     upstream: &Upstream,
     server: &mut Server,
@@ -351,6 +366,10 @@ async fn relay(
             () = deadline.passed() => return Err(Error::new(UPSTREAM_LATE)),
         };
         done = chunk.is_none() || server.is_done()?;
+        // Before the client knows: it may ask the next thing at once.
+        if let (true, Some(held)) = (done, &mut exchange.held) {
+            held.is_answered();
+        }
         if let Some(chunk) = chunk.filter(|chunk| !chunk.is_empty()) {
             pass(session, deadline, chunk, false).await?;
         }
@@ -360,7 +379,12 @@ async fn relay(
 }
 
 /// Gives a piece of the answer to a client that takes it.
-async fn pass(session: &mut ServerSession, deadline: &mut Deadline, chunk: Bytes, last: bool) -> pingora::Result<()> {
+pub(super) async fn pass(
+    session: &mut ServerSession,
+    deadline: &mut Deadline,
+    chunk: Bytes,
+    last: bool,
+) -> pingora::Result<()> {
     deadline.expect_within(CLIENT_PATIENCE);
     let passed = tokio::select! {
         biased;

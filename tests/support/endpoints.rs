@@ -72,6 +72,7 @@ pub fn config() -> Config {
         },
         scopes: scopes.parse().unwrap(),
         identity_headers: Vec::new(),
+        identity_jwt: None,
         headers: Vec::new(),
         allowed_origins: Vec::new(),
         bind_sessions: true,
