@@ -339,6 +339,7 @@ listen:
     proxy_protocol: true
     tls: [{cert: tls/cert.pem, key: tls/key.pem}, {cert: tls/site-cert.pem, key: tls/site-key.pem}]
 trusted_proxies: [10.0.0.0/8, 192.0.2.7, '2001:db8::/32']
+watch_files: true
 oauth: { clients: [{ client_id: a, client_secret: {file: secret.txt}, redirect_uris: ['https://x.example/cb'] }] }",
     );
     let tls = config.listen[0].tls.as_ref().unwrap();
@@ -349,7 +350,7 @@ oauth: { clients: [{ client_id: a, client_secret: {file: secret.txt}, redirect_u
     assert_eq!(tls.server_config().unwrap().alpn_protocols, [b"http/1.1"]);
     assert_eq!(tls.certificates[0].names(), ["localhost"]);
     assert_eq!(tls.certificates[1].names(), ["localhost"]);
-    assert!(config.trusted_proxies.contain("10.9.9.9".parse().unwrap()));
+    assert!(config.trusted_proxies.contain("10.9.9.9".parse().unwrap()) && config.watch_files);
     assert!(!config.trusted_proxies.contain("192.0.2.8".parse().unwrap()));
     let upstream = &config.upstreams[1].tls;
     assert_eq!(upstream.server_name.as_deref(), Some("mcp.internal"));
@@ -413,14 +414,12 @@ fn everything_that_may_be_said_is_read() {
     headers: { Authorization: Bearer xyz, X-Key: {env: A_SECRET}, Cookie: a=b }
     identity_headers: { X-User: subject, X-Mail: email, X-Client: client_id, X-Name: name, X-Who: username, X-Groups: groups, X-Scope: scope }
     allowed_origins: ['https://claude.ai', 'http://localhost:6274', '*']
-    http2: true
-    limits: { body: 65536, connect_timeout: 1s, response_timeout: 1h, idle_stream: 1d, requests_per_minute: 60 }
+    limits: { body: 65536, connect_timeout: 1s, response_timeout: 1h, idle_stream: 1d, requests_per_minute: 60, client_requests_per_minute: 61, tool_calls_per_minute: 62, concurrent_requests: 1, concurrent_streams: 2, total_concurrent_requests: 1000000, total_concurrent_streams: 3 }
+    identity_jwt: { header: X-Signed, audience: tools, lifetime: 30s }
   - { name: root, path: /, host: 'root.example.com:8443', url: 'https://[::1]/x' }
-  - { name: two, path: /one/mcp/, url: 'https://mcp.internal:9/', tls: {ca: tls/cert.pem, cert: tls/site-cert.pem, key: tls/site-key.pem, server_name: MCP.internal} }
+  - { name: two, path: /one/mcp/, url: 'https://mcp.internal:9/' }
   - { name: three, path: /one/mcp-other, url: 'http://example.com' }
-listen: [ '127.0.0.1:1', {address: '[::1]:1'}, {address: 0.0.0.0:8443, tls: {cert: tls/cert.pem, key: tls/key.pem}}, {address: 0.0.0.0:8444, http2: false, proxy_protocol: true, tls: [{cert: tls/cert.pem, key: tls/key.pem}, {cert: tls/site-cert.pem, key: tls/site-key.pem}]} ]
-trusted_proxies: [10.0.0.0/8, 192.0.2.7, '2001:db8::/32']
-watch_files: true
+listen: [ '127.0.0.1:1', {address: '[::1]:1'}, {address: 0.0.0.0:8443, tls: {cert: tls/cert.pem, key: tls/key.pem}} ]
 admin: {listen: '127.0.0.1:2'}
 store: {sled: {path: /var/lib/mcpgate}}
 oauth:
@@ -470,8 +469,7 @@ scopes:
         (config.upstreams[3].url.port, config.upstreams[3].url.path.as_str()),
         (80, "/")
     );
-    assert_eq!(config.listen.len(), 4);
-    assert!(config.watch_files && config.trusted_proxies.contain("2001:db8::1".parse().unwrap()));
+    assert_eq!(config.listen.len(), 3);
     assert_eq!(
         config.store,
         StoreConfig::Sled {

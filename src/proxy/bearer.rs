@@ -16,6 +16,7 @@ use quick_cache::sync::Cache;
 
 use super::headers;
 use super::reply::{plain, with};
+use super::session::Latest;
 use crate::config::Upstream;
 use crate::domain::clock::Timestamp;
 use crate::domain::grant::Grant;
@@ -49,6 +50,8 @@ pub(super) struct Permit {
     signed: Option<(Timestamp, Timestamp)>,
     pub(super) subject: String,
     pub(super) client_id: String,
+    /// Its session.
+    pub(super) session: Latest,
 }
 
 /// Decides who may pass.
@@ -198,6 +201,7 @@ async fn look_up(
         client_id: live.grant.client_id.as_str().to_owned(),
         scope: live.token.scope,
         effective,
+        session: Latest::default(),
     };
     Ok(Some((permit, live.grant)))
 }

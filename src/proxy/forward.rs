@@ -379,7 +379,12 @@ async fn relay(
 }
 
 /// Gives a piece of the answer to a client that takes it.
-async fn pass(session: &mut ServerSession, deadline: &mut Deadline, chunk: Bytes, last: bool) -> pingora::Result<()> {
+pub(super) async fn pass(
+    session: &mut ServerSession,
+    deadline: &mut Deadline,
+    chunk: Bytes,
+    last: bool,
+) -> pingora::Result<()> {
     deadline.expect_within(CLIENT_PATIENCE);
     let passed = tokio::select! {
         biased;

@@ -42,6 +42,7 @@ mod wire;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -80,6 +81,8 @@ pub struct Gateway {
     /// By the upstream's place in the configuration.
     mounts: Vec<Mount>,
     lasting: Lasting,
+    /// Whether another one is in force.
+    retired: AtomicBool,
 }
 
 /// What outlives a configuration.
@@ -121,7 +124,7 @@ struct Exchange {
     permit: Option<Arc<Permit>>,
     origin: Origin,
     /// Its session, where sessions are bound.
-    session: Option<Box<Known>>,
+    session: Option<Arc<Known>>,
     /// Where at the upstream it goes, if that is not said by its path.
     target: Option<String>,
     /// The beginning of the body, and whether it is the whole of it.
@@ -182,6 +185,7 @@ impl Gateway {
             bearer: Bearer::new(),
             mounts,
             lasting,
+            retired: AtomicBool::new(false),
         })
     }
 
@@ -281,6 +285,7 @@ impl Gateway {
 
     /// Closes idle connections to upstreams, for there will be no more requests.
     fn retire(&self) {
+        self.retired.store(true, Ordering::SeqCst);
         for mount in &self.mounts {
             mount.dialer.retire();
         }
