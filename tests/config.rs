@@ -392,6 +392,39 @@ oauth: { clients: [{ client_id: a, client_secret: {file: secret.txt}, redirect_u
 }
 
 #[test]
+fn limits_and_signed_identity_are_read() {
+    let config = with(
+        "    identity_jwt: { header: X-Signed, audience: tools, lifetime: 30s }
+    limits: { client_requests_per_minute: 61, tool_calls_per_minute: 62, concurrent_requests: 1, concurrent_streams: 2, total_concurrent_requests: 1000000, total_concurrent_streams: 3 }",
+    );
+    let one = &config.upstreams[0];
+    let limits = &one.limits;
+    assert_eq!(
+        [
+            limits.client_requests_per_minute,
+            limits.tool_calls_per_minute,
+            limits.concurrent_requests
+        ],
+        [Some(61), Some(62), Some(1)]
+    );
+    assert_eq!(
+        [
+            limits.concurrent_streams,
+            limits.total_concurrent_requests,
+            limits.total_concurrent_streams
+        ],
+        [Some(2), Some(1_000_000), Some(3)]
+    );
+    let signed = one.identity_jwt.as_ref().unwrap();
+    assert_eq!(
+        (signed.header.as_str(), signed.audience.as_deref(), signed.lifetime),
+        ("x-signed", Some("tools"), Duration::from_secs(30))
+    );
+    assert!(with("    identity_jwt: true").upstreams[0].identity_jwt.is_some());
+    assert!(with("    identity_jwt: false").upstreams[0].identity_jwt.is_none());
+}
+
+#[test]
 fn everything_that_may_be_said_is_read() {
     let config = with(
         "    scopes: [one:read]
@@ -435,28 +468,6 @@ scopes:
     assert_eq!(one.allowed_origins, ["https://claude.ai", "http://localhost:6274", "*"]);
     assert_eq!((one.limits.body, one.limits.requests_per_minute), (65_536, Some(60)));
     assert_eq!(one.limits.idle_stream, Some(Duration::from_secs(86_400)));
-    let limits = &one.limits;
-    assert_eq!(
-        [
-            limits.client_requests_per_minute,
-            limits.tool_calls_per_minute,
-            limits.concurrent_requests
-        ],
-        [Some(61), Some(62), Some(1)]
-    );
-    assert_eq!(
-        [
-            limits.concurrent_streams,
-            limits.total_concurrent_requests,
-            limits.total_concurrent_streams
-        ],
-        [Some(2), Some(1_000_000), Some(3)]
-    );
-    let signed = one.identity_jwt.as_ref().unwrap();
-    assert_eq!(
-        (signed.header.as_str(), signed.audience.as_deref(), signed.lifetime),
-        ("x-signed", Some("tools"), Duration::from_secs(30))
-    );
     let root = &config.upstreams[1];
     assert_eq!(
         (root.path.as_str(), root.resource.as_str()),
