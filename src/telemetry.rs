@@ -6,6 +6,7 @@
 pub mod access;
 mod budgets;
 pub mod lines;
+mod tools;
 
 use std::time::Duration;
 
@@ -53,6 +54,21 @@ pub enum Outcome {
     Unavailable,
     /// The client went away.
     ClientGone,
+}
+
+/// What became of a call of a tool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ToolOutcome {
+    /// The upstream got it, and answered.
+    Allowed,
+    /// Its caller lacks a scope.
+    InsufficientScope,
+    /// A rule forbids it.
+    Denied,
+    /// It was malformed, too large or too frequent.
+    Rejected,
+    /// The upstream failed.
+    Failed,
 }
 
 /// What went wrong with an upstream.
@@ -116,6 +132,8 @@ pub enum IssuedBy {
 pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
+    tool_calls: IntCounterVec,
+    tools: tools::Tools,
     request_duration: HistogramVec,
     overhead: Histogram,
     decisions: IntCounterVec,
@@ -178,6 +196,20 @@ impl Outcome {
             Self::UpstreamFailed => "upstream_failed",
             Self::Unavailable => "unavailable",
             Self::ClientGone => "client_gone",
+        }
+    }
+}
+
+impl ToolOutcome {
+    /// The label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::InsufficientScope => "insufficient_scope",
+            Self::Denied => "denied",
+            Self::Rejected => "rejected",
+            Self::Failed => "failed",
         }
     }
 }
@@ -311,6 +343,12 @@ impl Metrics {
                 "Requests to upstreams by JSON-RPC method (a closed set, else other) and how they ended.",
                 &["upstream", "method", "outcome"],
             )?,
+            tool_calls: counter(
+                "tool_calls_total",
+                "Calls of tools by name (the first 200 of an upstream, else other) and what became of them.",
+                &["upstream", "tool", "outcome"],
+            )?,
+            tools: tools::Tools::default(),
             request_duration: histogram(
                 "request_duration_seconds",
                 "Time from a request's head to the end of its response.",
@@ -359,6 +397,15 @@ impl Metrics {
         self.requests
             .with_label_values(&[upstream, method, outcome.as_str()])
             .inc();
+    }
+
+    /// Counts a call of a tool. The name is a caller's, so it becomes a label only as long as there are few.
+    pub fn tool_call(&self, upstream: &str, tool: &str, outcome: ToolOutcome) {
+        self.tools.with_label(upstream, tool, |label| {
+            self.tool_calls
+                .with_label_values(&[upstream, label, outcome.as_str()])
+                .inc();
+        });
     }
 
     /// Notes what a request cost before it went to the upstream.

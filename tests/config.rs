@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use mcpgate::config::{self, Claim, Config, Limits, Problems, RootResource, StoreConfig};
 use mcpgate::domain::client::{ClientAuthMethod, GrantType, KeySource};
+use mcpgate::domain::rules::Demand;
+use mcpgate::domain::scope::Scope;
 use mcpgate::domain::uri::HostPattern;
 use proptest::prelude::*;
 use serde_yaml::Value;
@@ -287,7 +289,7 @@ fn the_smallest_file_has_the_defaults_of_the_contract() {
             ("x-forwarded-client-id", Claim::ClientId),
         ]
     );
-    assert!(upstream.bind_sessions);
+    assert!(upstream.bind_sessions && upstream.filter_lists && upstream.rules.is_empty());
     assert_eq!(upstream.keep_alive, Some(Duration::from_secs(25)));
     assert_eq!(upstream.limits, Limits::default());
     assert_eq!((upstream.limits.body, upstream.limits.idle_stream), (4 << 20, None));
@@ -323,6 +325,22 @@ fn a_public_url_is_canonical() {
 fn sessions_and_silence_can_be_left_alone() {
     let upstream = &with("    bind_sessions: false\n    keep_alive: none").upstreams[0];
     assert_eq!((upstream.bind_sessions, upstream.keep_alive), (false, None));
+    let config = with(
+        "    filter_lists: false\n    tools:\n    - { match: \"get-*\", scopes: [] }\n    - { match: \"*\", scopes: [one:x, one:y] }\n    \
+         prompts: [{ match: p, deny: true }]\n    methods: [{ match: \"tasks/*\", deny: false, scopes: [one:z] }]",
+    );
+    let upstream = &config.upstreams[0];
+    assert!(!upstream.filter_lists && upstream.scopes.is_empty());
+    assert_eq!((upstream.rules.tools.len(), upstream.rules.resources.len()), (2, 0));
+    assert_eq!(upstream.rules.tools[0].demand, Demand::Scopes(Scope::empty()));
+    assert_eq!(upstream.rules.prompts[0].demand, Demand::Deny);
+    assert_eq!(upstream.rules.scopes().to_string(), "one:x one:y one:z");
+    for scope in ["one:x", "one:y", "one:z"] {
+        assert!(
+            config.scopes_of(upstream).contains(scope) && config.all_scopes().contains(scope),
+            "{scope}"
+        );
+    }
     let upstream = &with("    keep_alive: 5m").upstreams[0];
     assert_eq!(upstream.keep_alive, Some(Duration::from_secs(300)));
 }
@@ -374,6 +392,39 @@ oauth: { clients: [{ client_id: a, client_secret: {file: secret.txt}, redirect_u
 }
 
 #[test]
+fn limits_and_signed_identity_are_read() {
+    let config = with(
+        "    identity_jwt: { header: X-Signed, audience: tools, lifetime: 30s }
+    limits: { client_requests_per_minute: 61, tool_calls_per_minute: 62, concurrent_requests: 1, concurrent_streams: 2, total_concurrent_requests: 1000000, total_concurrent_streams: 3 }",
+    );
+    let one = &config.upstreams[0];
+    let limits = &one.limits;
+    assert_eq!(
+        [
+            limits.client_requests_per_minute,
+            limits.tool_calls_per_minute,
+            limits.concurrent_requests
+        ],
+        [Some(61), Some(62), Some(1)]
+    );
+    assert_eq!(
+        [
+            limits.concurrent_streams,
+            limits.total_concurrent_requests,
+            limits.total_concurrent_streams
+        ],
+        [Some(2), Some(1_000_000), Some(3)]
+    );
+    let signed = one.identity_jwt.as_ref().unwrap();
+    assert_eq!(
+        (signed.header.as_str(), signed.audience.as_deref(), signed.lifetime),
+        ("x-signed", Some("tools"), Duration::from_secs(30))
+    );
+    assert!(with("    identity_jwt: true").upstreams[0].identity_jwt.is_some());
+    assert!(with("    identity_jwt: false").upstreams[0].identity_jwt.is_none());
+}
+
+#[test]
 fn everything_that_may_be_said_is_read() {
     let config = with(
         "    scopes: [one:read]
@@ -417,28 +468,6 @@ scopes:
     assert_eq!(one.allowed_origins, ["https://claude.ai", "http://localhost:6274", "*"]);
     assert_eq!((one.limits.body, one.limits.requests_per_minute), (65_536, Some(60)));
     assert_eq!(one.limits.idle_stream, Some(Duration::from_secs(86_400)));
-    let limits = &one.limits;
-    assert_eq!(
-        [
-            limits.client_requests_per_minute,
-            limits.tool_calls_per_minute,
-            limits.concurrent_requests
-        ],
-        [Some(61), Some(62), Some(1)]
-    );
-    assert_eq!(
-        [
-            limits.concurrent_streams,
-            limits.total_concurrent_requests,
-            limits.total_concurrent_streams
-        ],
-        [Some(2), Some(1_000_000), Some(3)]
-    );
-    let signed = one.identity_jwt.as_ref().unwrap();
-    assert_eq!(
-        (signed.header.as_str(), signed.audience.as_deref(), signed.lifetime),
-        ("x-signed", Some("tools"), Duration::from_secs(30))
-    );
     let root = &config.upstreams[1];
     assert_eq!(
         (root.path.as_str(), root.resource.as_str()),
@@ -817,6 +846,19 @@ const WRONG: &[(&str, &str, usize, &str)] = &[
     ("    allowed_origins: [claude.ai]", "upstreams[0].allowed_origins[0]", 9, "is not an origin"),
     ("    allowed_origins: ['null']", "upstreams[0].allowed_origins[0]", 9, "is not an origin"),
     ("    allowed_origins: ['*', '*']", "upstreams[0].allowed_origins[1]", 9, "twice"),
+    ("    filter_lists: maybe", "upstreams[0].filter_lists", 9, "true or false"),
+    ("    tools: all", "upstreams[0].tools", 9, "must be a list"),
+    ("    tools: [get]", "upstreams[0].tools[0]", 9, "must be a map with the keys match, scopes, deny"),
+    ("    tools: [{ scopes: [] }]", "upstreams[0].tools[0].match", 9, "is missing"),
+    ("    tools: [{ match: \"\", deny: true }]", "upstreams[0].tools[0].match", 9, "is empty"),
+    ("    tools: [{ match: \"a \", deny: true }]", "upstreams[0].tools[0].match", 9, "ends with a blank"),
+    ("    tools: [{ match: a }]", "upstreams[0].tools[0].scopes", 9, "or `deny: true`"),
+    ("    tools: [{ match: a, scope: [b] }]", "upstreams[0].tools[0].scope", 9, "did you mean `scopes`?"),
+    ("    prompts: [{ match: a, deny: yes please }]", "upstreams[0].prompts[0].deny", 9, "true or false"),
+    ("    resources: [{ match: a, scopes: [\"a b\"] }]", "upstreams[0].resources[0].scopes[0]", 9, "is not a scope"),
+    ("    methods: [{ match: a, scopes: [b], deny: true }]", "upstreams[0].methods[0].scopes", 9, "keep one of them"),
+    ("    tools:\n    - { match: \"*\", deny: true }\n    - { match: a, scopes: [] }", "upstreams[0].tools[1]", 11, "\"*\" on line 10 matches first"),
+    ("    tools:\n    - { match: a, deny: true }\n    - { match: a, scopes: [] }", "upstreams[0].tools[1]", 11, "can never decide anything"),
     ("    bind_sessions: maybe", "upstreams[0].bind_sessions", 9, "true or false"),
     ("    keep_alive: 25", "upstreams[0].keep_alive", 9, "has no unit; write 25s"),
     ("    keep_alive: 0s", "upstreams[0].keep_alive", 9, "must be between 1s and 1h"),

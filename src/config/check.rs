@@ -143,7 +143,7 @@ fn scopes_of(config: &Config) -> Scope {
         .upstreams
         .iter()
         .fold(config.oauth.scopes.union(&described), |all, upstream| {
-            all.union(&upstream.scopes)
+            all.union(&upstream.all_scopes())
         })
 }
 

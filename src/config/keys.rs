@@ -83,6 +83,11 @@ pub(super) const UPSTREAM: &[&str] = &[
     "host",
     "url",
     "scopes",
+    "tools",
+    "resources",
+    "prompts",
+    "methods",
+    "filter_lists",
     "identity_headers",
     "identity_jwt",
     "headers",
@@ -93,6 +98,7 @@ pub(super) const UPSTREAM: &[&str] = &[
     "tls",
     "http2",
 ];
+pub(super) const RULE: &[&str] = &["match", "scopes", "deny"];
 pub(super) const UPSTREAM_TLS: &[&str] = &["ca", "cert", "key", "server_name"];
 pub(super) const IDENTITY_JWT: &[&str] = &["header", "audience", "lifetime"];
 pub(super) const LIMITS: &[&str] = &[
@@ -132,6 +138,10 @@ const MAPS: &[(&str, &[&str])] = &[
     ("users[].", USER),
     ("upstreams[].", UPSTREAM),
     ("upstreams[].identity_jwt.", IDENTITY_JWT),
+    ("upstreams[].tools[].", RULE),
+    ("upstreams[].resources[].", RULE),
+    ("upstreams[].prompts[].", RULE),
+    ("upstreams[].methods[].", RULE),
     ("upstreams[].limits.", LIMITS),
     ("upstreams[].tls.", UPSTREAM_TLS),
     ("outbound.", OUTBOUND),

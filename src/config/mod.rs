@@ -15,6 +15,7 @@ mod oauth;
 mod people;
 mod problems;
 mod read;
+mod rules;
 mod tls;
 mod upstreams;
 mod urls;
@@ -32,6 +33,7 @@ use zeroize::Zeroizing;
 
 use crate::domain::client::Client;
 use crate::domain::network::Networks;
+use crate::domain::rules::Rules;
 use crate::domain::scope::{OFFLINE_ACCESS, Scope, ScopeToken};
 use crate::domain::secret::SecretHash;
 use crate::domain::uri::{HostPattern, Resource};
@@ -253,6 +255,10 @@ pub struct Upstream {
     pub url: UpstreamUrl,
     /// Needed, all of them, for any use of it.
     pub scopes: Scope,
+    /// What the use of some of its tools, resources, prompts and methods needs besides.
+    pub rules: Rules,
+    /// Whether its lists are without what their reader may not use.
+    pub filter_lists: bool,
     /// What it is told about the caller.
     pub identity_headers: Vec<(HeaderName, Claim)>,
     /// The same in a form that it can verify.
@@ -348,6 +354,14 @@ impl ClientHosts {
     }
 }
 
+impl Upstream {
+    /// The scopes that it needs for any use, and those that its rules name.
+    #[must_use]
+    pub fn all_scopes(&self) -> Scope {
+        self.scopes.union(&self.rules.scopes())
+    }
+}
+
 impl PublicUrl {
     /// An absolute URL below the public one.
     #[must_use]
@@ -403,9 +417,14 @@ impl Config {
             .scopes
             .iter()
             .map(|info| info.name.clone())
-            .filter(|name| !self.upstreams.iter().any(|any| any.scopes.contains(name.as_str())))
+            .filter(|name| {
+                !self
+                    .upstreams
+                    .iter()
+                    .any(|any| any.all_scopes().contains(name.as_str()))
+            })
             .collect();
-        upstream.scopes.union(&self.oauth.scopes).union(&unclaimed)
+        upstream.all_scopes().union(&self.oauth.scopes).union(&unclaimed)
     }
 
     /// What a client that names no scope gets (RFC 6749 §3.3): what the upstream needs, else `profile` where that exists.

@@ -6,7 +6,7 @@ use super::headers::default_identity;
 use super::read::{At, Object};
 use super::urls::{overlap, split_port};
 use super::values::shown;
-use super::{Listener, PublicUrl, Upstream, UpstreamTls, UpstreamUrl, keys, tls};
+use super::{Listener, PublicUrl, Upstream, UpstreamTls, UpstreamUrl, keys, rules, tls};
 use crate::domain::scope::Scope;
 use crate::domain::uri::Resource;
 
@@ -101,6 +101,8 @@ impl<'a> At<'a> {
             .required("url", "http://127.0.0.1:3001/mcp")
             .and_then(|at| at.not_ourselves(at.upstream_url()?, around));
         let scopes = object.or("scopes", Scope::empty(), At::scopes);
+        let rules = rules::read(object);
+        let filter_lists = object.or("filter_lists", true, At::boolean);
         let identity_headers = object.or("identity_headers", default_identity(), At::identity_headers);
         let headers = object.or("headers", Vec::new(), |at| at.static_headers(&identity_headers));
         let allowed_origins = object.or("allowed_origins", Vec::new(), At::origins);
@@ -125,6 +127,8 @@ impl<'a> At<'a> {
             resource,
             url,
             scopes,
+            rules,
+            filter_lists,
             identity_headers,
             identity_jwt,
             headers,

@@ -13,6 +13,7 @@ pub mod key;
 pub mod network;
 pub mod pkce;
 pub mod rate;
+pub mod rules;
 pub mod scope;
 pub mod secret;
 pub mod uri;

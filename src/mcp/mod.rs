@@ -3,4 +3,8 @@
 
 pub mod endpoint;
 pub mod events;
+pub mod headers;
+pub mod lists;
+pub mod message;
+pub mod rules;
 pub mod session;

@@ -5,7 +5,7 @@ use pingora::protocols::http::ServerSession as Session;
 use pingora::{Error, ErrorSource};
 
 use super::reply::{self, KEPT_BODY};
-use super::{Exchange, Gateway, bridge};
+use super::{Exchange, Gateway, bridge, policy};
 use crate::telemetry::Outcome;
 use crate::telemetry::access::Access;
 
@@ -27,7 +27,9 @@ impl Gateway {
                 Some(outcome) => outcome,
                 None => Outcome::ClientGone,
             };
-            self.endpoints.metrics.request(&upstream.name, method, outcome);
+            let metrics = &self.endpoints.metrics;
+            metrics.request(&upstream.name, method, outcome);
+            policy::count_calls(metrics, &upstream.name, exchange, method, outcome);
             mount.metrics.duration(took);
         }
         let address = exchange.source.as_ref().map(|source| source.client);

@@ -185,7 +185,9 @@ impl Gateway {
             )));
         }
         self.recognise(head, upstream, &permit, exchange)?;
-        mount.metrics.allowed();
+        if upstream.rules.is_empty() {
+            mount.metrics.allowed();
+        }
         exchange.permit = Some(permit);
         Ok(Step::Forward)
     }

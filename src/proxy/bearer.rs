@@ -15,7 +15,7 @@ use http::request::Parts;
 use quick_cache::sync::Cache;
 
 use super::headers;
-use super::reply::{plain, with};
+use super::reply::{Refusal, plain, with};
 use super::session::Latest;
 use crate::config::Upstream;
 use crate::domain::clock::Timestamp;
@@ -101,6 +101,11 @@ impl Permit {
     fn is_fresh(&self, now: Timestamp) -> bool {
         self.signed.is_none_or(|(made_at, until)| made_at <= now && now < until)
     }
+
+    /// What its holder may do: what was granted, and everything that this implies.
+    pub(super) const fn effective(&self) -> &Scope {
+        &self.effective
+    }
 }
 
 impl Bearer {
@@ -154,7 +159,7 @@ impl Bearer {
             challenge.check_bound(scheme, permit.key.as_deref(), head, text)?;
         }
         if !permit.effective.covers(&upstream.scopes) {
-            return Err(challenge.insufficient(&permit.scope));
+            return Err(challenge.insufficient(&upstream.scopes, &permit.scope));
         }
         Ok(permit)
     }
@@ -213,6 +218,15 @@ pub(super) async fn stands(at: &Endpoints, token: &SecretHash) -> Result<bool, S
         let upstream = at.config.upstreams.get(permit.upstream);
         upstream.is_some_and(|upstream| permit.effective.covers(&upstream.scopes))
     }))
+}
+
+/// The answer to a caller whose permit is good, but not for what a rule says.
+pub(super) fn lacks(at: &Endpoints, upstream: &Upstream, permit: &Permit, needed: &Scope) -> Refusal {
+    let denial = Challenge { at, upstream }.insufficient(&upstream.scopes.union(needed), &permit.scope);
+    Refusal {
+        answer: denial.answer,
+        close: false,
+    }
 }
 
 /// Why a token does not do.
@@ -313,16 +327,14 @@ impl Challenge<'_> {
 
     /// 403 that names every scope needed, and those that the caller has already, for clients that ask for just what they read
     /// (H5). `offline_access` is no business of a resource (B5).
-    fn insufficient(&self, own: &Scope) -> Denial {
+    fn insufficient(&self, needed: &Scope, own: &Scope) -> Denial {
         let known = self.at.config.scopes_of(self.upstream);
-        let all = self
-            .upstream
-            .scopes
-            .union(&own.filtered(|token| known.contains(token.as_str()) && token.as_str() != OFFLINE_ACCESS));
+        let all =
+            needed.union(&own.filtered(|token| known.contains(token.as_str()) && token.as_str() != OFFLINE_ACCESS));
         let answer = plain(
             StatusCode::FORBIDDEN,
             "insufficient_scope",
-            "the token lacks a scope that this server needs",
+            "the token lacks a scope that is needed here",
         );
         Denial {
             answer: Box::new(self.challenged(answer, Some("insufficient_scope"), &all)),

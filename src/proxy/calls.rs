@@ -2,17 +2,14 @@
 
 use std::borrow::Cow;
 
-use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode};
-use pingora::Error;
 use pingora::protocols::http::ServerSession;
 use serde::Deserialize;
 
 use super::budget::Met;
 use super::deadline::Deadline;
 use super::reply::{self, Refusal, RpcError};
-use super::verdict::{BODY_TOO_LARGE, CLIENT_LATE};
-use super::{Exchange, Gateway};
+use super::{Exchange, Gateway, policy};
 
 /// The call of a tool, as far as it is looked at.
 #[derive(Deserialize)]
@@ -58,14 +55,13 @@ impl Gateway {
         if session.req_header().method != Method::POST {
             return Ok(Ok(()));
         }
-        let whole = read(session, exchange, deadline, upstream).await?;
+        let whole = policy::read_whole(session, exchange, deadline, upstream).await?;
         let Some(permit) = &exchange.permit else {
             return Ok(Ok(()));
         };
         let counted = each_tool(&whole, |tool| {
             budget.call(per_minute, permit, tool, self.endpoints.now())
         });
-        exchange.whole = Some(whole);
         Ok(match counted {
             Ok(Ok(())) => Ok(()),
             Ok(Err(met)) => Err(Stopped::ByLimit(met)),
@@ -80,33 +76,6 @@ impl Gateway {
             )),
         })
     }
-}
-
-/// The whole body, not larger than it may be.
-async fn read(
-    session: &mut ServerSession,
-    exchange: &mut Exchange,
-    deadline: &mut Deadline,
-    upstream: &crate::config::Upstream,
-) -> pingora::Result<Bytes> {
-    let mut whole = BytesMut::new();
-    loop {
-        deadline.expect_within(upstream.limits.response_timeout);
-        let chunk = tokio::select! {
-            biased;
-            chunk = session.read_request_body() => chunk.map_err(Error::into_down)?,
-            () = deadline.passed() => return Err(Error::new(CLIENT_LATE)),
-        };
-        let Some(chunk) = chunk else { break };
-        exchange.keep(&chunk);
-        if exchange.body_length > upstream.limits.body {
-            return Err(Error::new(BODY_TOO_LARGE).into_down());
-        }
-        whole.extend_from_slice(&chunk);
-    }
-    deadline.rest();
-    exchange.body_complete = true;
-    Ok(whole.freeze())
 }
 
 /// Tells of each tool that a message, or one of a batch, calls; until that is refused.

@@ -21,7 +21,7 @@ use super::reply::KEPT_BODY;
 use super::verdict::{BODY_TOO_LARGE, CLIENT_LATE, UPSTREAM_LATE, UPSTREAM_SWITCHED, UPSTREAM_UNAUTHORIZED};
 use super::watched::Watched;
 use super::wire::Wire;
-use super::{Exchange, Gateway, Mount, origin, route, session, stream};
+use super::{Exchange, Gateway, Mount, origin, policy, route, session, stream};
 use crate::config::Upstream;
 use crate::telemetry::Outcome;
 
@@ -72,13 +72,22 @@ impl Gateway {
         if server.is_http2() {
             frame(session, &mut response)?;
         }
+        let held_back = if policy::is_held_back(exchange, &response) {
+            let answer = policy::filtered_answer(session, exchange, deadline, upstream, &mut server, &mut response);
+            Some(Box::pin(answer).await?)
+        } else {
+            None
+        };
         // A head that is followed at once by what it announces goes out with it.
         hold(session, true);
         session
             .write_response_header(Box::new(response))
             .await
             .map_err(Error::into_down)?;
-        if exchange.stream.is_some() {
+        if let Some(answer) = held_back {
+            hold(session, false);
+            pass(session, deadline, answer, true).await?;
+        } else if exchange.stream.is_some() {
             // Boxed, because most answers are none.
             Box::pin(self.relay_events(session, exchange, deadline, upstream, &mut server)).await?;
         } else {
@@ -118,18 +127,12 @@ impl Gateway {
         if let Some(wire) = server.session.stream().and_then(Wire::under) {
             wire.hold(false);
         }
-        let mut answered = false;
-        if let Some(whole) = exchange.whole.clone() {
-            let sent = tokio::select! {
-                biased;
-                sent = server.session.write_request_body(whole, true) => sent,
-                () = deadline.passed() => return Err(Error::new(UPSTREAM_LATE)),
-            };
-            if let Err(error) = sent {
-                tracing::debug!(%error, "an upstream takes no more of a body");
-                return head_of(server, deadline).await.map_err(|_| error.into_up());
-            }
+        if let Some(whole) = exchange.whole.clone()
+            && !send_whole(server, deadline, whole).await?
+        {
+            return Ok(());
         }
+        let mut answered = false;
         while !answered && !session.is_body_done() {
             tokio::select! {
                 biased;
@@ -225,7 +228,7 @@ impl Gateway {
             &arrival,
         )?;
         exchange.name_session(&mut request)?;
-        if session::asks_for_a_stream(&request) {
+        if session::asks_for_a_stream(&request) || exchange.filters_lists() {
             request.remove_header(&header::ACCEPT_ENCODING);
         }
         if server.is_http2() {
@@ -253,6 +256,9 @@ impl Gateway {
     ) -> pingora::Result<ResponseHeader> {
         if answered.status == StatusCode::UNAUTHORIZED {
             return Err(Error::new(UPSTREAM_UNAUTHORIZED).into_up());
+        }
+        if exchange.filters_lists() && !policy::is_plain(&answered.headers) {
+            return Err(policy::unusable("it is encoded, though nobody asked for that"));
         }
         let (mut response, is_stream) = headers::response(answered, &mount.hidden, &self.endpoints.config, upstream)?;
         // HTTP/1.0 knows no chunks: the end of the connection is the end of the body (RFC 9112 §6.3).
@@ -407,6 +413,19 @@ pub(super) fn hold(session: &ServerSession, held: bool) {
     if let Some(connection) = Watched::under(session) {
         connection.hold(held);
     }
+}
+
+/// Sends a body that is all here. Whether the upstream took it; if not, it has answered already.
+async fn send_whole(server: &mut Server, deadline: &mut Deadline, whole: Bytes) -> pingora::Result<bool> {
+    let sent = tokio::select! {
+        biased;
+        sent = server.session.write_request_body(whole, true) => sent,
+        () = deadline.passed() => return Err(Error::new(UPSTREAM_LATE)),
+    };
+    let Err(error) = sent else { return Ok(true) };
+    tracing::debug!(%error, "an upstream takes no more of a body");
+    let answered = head_of(server, deadline).await;
+    answered.map(|()| false).map_err(|_| error.into_up())
 }
 
 /// What is said by an upstream that takes no more of a request.

@@ -29,6 +29,7 @@ mod headers;
 pub mod listener;
 mod origin;
 mod place;
+mod policy;
 mod pool;
 mod proxy_header;
 mod reply;
@@ -62,6 +63,7 @@ use self::entrance::Entrance;
 use self::headers::{Guarded, Hidden};
 use self::listener::{InFlight, InFlightGuard};
 use self::origin::{Origin, Origins};
+use self::policy::Ruled;
 use self::reply::Refusal;
 use self::route::Routes;
 use self::session::Known;
@@ -135,6 +137,8 @@ struct Exchange {
     held: Option<Box<Held>>,
     /// The whole body, where it was read before the upstream hears of it.
     whole: Option<Bytes>,
+    /// What rules made of it, where there are any. Boxed, because most servers have none.
+    ruled: Option<Box<Ruled>>,
     outcome: Option<Outcome>,
     stream: Option<StreamGuard>,
     _in_flight: InFlightGuard,
@@ -235,6 +239,12 @@ impl Gateway {
                 // Before the upstream is connected to: that time is not the gateway's.
                 self.endpoints.metrics.overhead(exchange.started.elapsed());
                 bridge::continue_if_expected(session).await?;
+                // Boxed, like all that most requests do without.
+                if self.is_ruled(exchange)
+                    && let Err(refusal) = Box::pin(self.enforce(session, exchange, deadline)).await?
+                {
+                    return Box::pin(self.answer(session, exchange, refusal)).await;
+                }
                 if self.counts_calls(exchange) {
                     // Boxed, because it is rare.
                     match Box::pin(self.count_calls(session, exchange, deadline)).await? {
@@ -315,6 +325,7 @@ impl Exchange {
             body_complete: false,
             held: None,
             whole: None,
+            ruled: None,
             outcome: None,
             stream: None,
             _in_flight: in_flight,

@@ -32,6 +32,10 @@ pub(super) enum RpcError {
     Unavailable = -32013,
     /// The request cannot be forwarded as it is.
     BadRequest = -32014,
+    /// A rule forbids it.
+    Denied = -32015,
+    /// What headers say of the body is not what it says: MCP's own code, for MCP's own case.
+    HeaderMismatch = crate::mcp::headers::MISMATCH,
 }
 
 /// What a 413 says, whether the length was declared or found out.

@@ -12,6 +12,7 @@ use pingora::protocols::http::ServerSession;
 
 use super::deadline::Deadline;
 use super::forward::{Server, client_gone, hold, pass, read_on};
+use super::policy::{self, ListFilter};
 use super::tenure::Tenure;
 use super::verdict::{BAD_ENDPOINT, TOKEN_OVER, UPSTREAM_LATE};
 use super::{Exchange, Gateway, route, session};
@@ -37,6 +38,8 @@ struct Passing<'a> {
     untouched: bool,
     /// While the first event may be one that is rewritten. Boxed, because it is rare.
     opening: Option<Box<Opening>>,
+    /// Where lists are filtered.
+    lists: Option<Box<ListFilter>>,
     tenure: Option<Tenure>,
 }
 
@@ -60,7 +63,7 @@ impl Gateway {
         let now = Instant::now();
         let headers = server.session.response_header().map(|head| &head.headers);
         // What is compressed cannot be looked into, and nothing can be put between.
-        let plain = headers.is_some_and(is_plain);
+        let plain = headers.is_some_and(policy::is_plain);
         // Streams of the newer transport belong to a session, or answer a message.
         let may_be_legacy = client.req_header().method == Method::GET && exchange.session.is_none();
         let passing = Passing {
@@ -74,6 +77,7 @@ impl Gateway {
             boundary: Boundary::new(),
             untouched: true,
             opening: (plain && may_be_legacy).then(Box::default),
+            lists: exchange.filters_lists().then(|| Box::new(ListFilter::new(upstream))),
             tenure: None,
         };
         passing.pass_on(client, deadline, server).await
@@ -105,6 +109,7 @@ impl Passing<'_> {
                     if let Some(chunk) = chunk.filter(|chunk| !chunk.is_empty()) {
                         let chunk = self.hear(chunk);
                         let chunk = self.look_for_endpoint(client, chunk)?;
+                        let chunk = self.filter(chunk)?;
                         self.tell(client, deadline, chunk).await?;
                     }
                 }
@@ -113,7 +118,7 @@ impl Passing<'_> {
                     tracing::debug!(upstream = self.upstream.name, "a stream ended with its token");
                     // What the upstream still has to say is for nobody.
                     server.complete = false;
-                    self.opening = None;
+                    (self.opening, self.lists) = (None, None);
                     if !self.boundary.is_between() {
                         return Err(Error::new(TOKEN_OVER).into_in());
                     }
@@ -122,10 +127,23 @@ impl Passing<'_> {
             }
         }
         if let Some(opening) = self.opening.take() {
-            self.tell(client, deadline, opening.finish()).await?;
+            let rest = self.filter(opening.finish())?;
+            self.tell(client, deadline, rest).await?;
+        }
+        if let Some(lists) = self.lists.take() {
+            let rest = lists.finish(self.exchange, self.upstream)?;
+            self.tell(client, deadline, rest).await?;
         }
         hold(client, false);
         pass(client, deadline, Bytes::new(), true).await
+    }
+
+    /// What its caller may see of it.
+    fn filter(&mut self, chunk: Bytes) -> pingora::Result<Bytes> {
+        match &mut self.lists {
+            Some(lists) => lists.pass(chunk, self.exchange, self.upstream),
+            None => Ok(chunk),
+        }
     }
 
     /// Sets the deadline to what is due next.
@@ -263,11 +281,6 @@ async fn over(tenure: Option<&Tenure>) {
         Some(tenure) => tenure.over().await,
         None => std::future::pending().await,
     }
-}
-
-fn is_plain(headers: &HeaderMap) -> bool {
-    let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
-    codings.all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 /// A stream may become longer than its upstream says: chunks instead of a length.

@@ -14,6 +14,8 @@ pub(super) const UPSTREAM_SWITCHED: ErrorType = ErrorType::new("upstream switche
 pub(super) const BAD_SESSION: ErrorType = ErrorType::new("upstream's session id is none");
 /// Marks an upstream whose endpoint event leads elsewhere.
 pub(super) const BAD_ENDPOINT: ErrorType = ErrorType::new("upstream's endpoint is none of its own");
+/// Marks an upstream whose lists cannot be filtered.
+pub(super) const BAD_LIST: ErrorType = ErrorType::new("upstream's list cannot be read");
 /// Marks a stream whose token is over.
 pub(super) const TOKEN_OVER: ErrorType = ErrorType::new("the token is over");
 /// Marks a body that grew over its limit.
@@ -69,6 +71,7 @@ pub(super) fn of(error: &Error) -> (Said, Outcome, Option<UpstreamFailure>) {
             failed("the server's session id cannot be used", UpstreamFailure::Protocol)
         }
         (kind, _) if *kind == BAD_ENDPOINT => failed("the server's endpoint cannot be used", UpstreamFailure::Protocol),
+        (kind, _) if *kind == BAD_LIST => failed("the server's list cannot be used", UpstreamFailure::Protocol),
         (kind, _) if *kind == TOKEN_OVER => (None, Outcome::Ok, None),
         (E::ReadTimedout, ErrorSource::Downstream) => stalled,
         (

@@ -31,6 +31,7 @@ mod mcp_server;
 mod memory;
 mod misfortune;
 mod person;
+mod policy;
 mod proxying;
 mod reloading;
 mod rudeness;

@@ -1,5 +1,6 @@
 //! `identity_jwt`: who is calling, signed; what it says, who can check it, and that it opens nothing.
 
+use mcpgate::domain::clock::{Clock as _, SystemClock};
 use mcpgate::jose::{Algorithm, KeySet, Token};
 use serde_json::{Value, json};
 
@@ -247,6 +248,13 @@ fn snippet(language: &str) -> String {
     rest.split_once("\n```").unwrap().0.to_owned()
 }
 
+/// Where tests/setup.sh puts what is installed for the tests.
+#[expect(clippy::disallowed_methods, reason = "the place is the environment's to say")]
+fn environment() -> String {
+    let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".to_owned());
+    std::env::var("TEST_ENV").unwrap_or_else(|_| format!("{target}/test-env"))
+}
+
 /// Runs a program with statements as its arguments; it prints a line of JSON for each, `null` where it refuses.
 async fn verdicts(command: &[&str], gateway: &str, audience: &str, statements: &[&str]) -> Vec<Value> {
     let (program, arguments) = command.split_first().unwrap();
@@ -277,9 +285,7 @@ async fn verdicts(command: &[&str], gateway: &str, audience: &str, statements: &
 /// Spec: I7
 #[tokio::test]
 async fn the_documented_programs_tell_a_statement_from_everything_else() {
-    let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".to_owned());
-    let environment = std::env::var("TEST_ENV").unwrap_or_else(|_| format!("{target}/test-env"));
-    let python = std::path::absolute(format!("{environment}/python-1/bin/python")).unwrap();
+    let python = std::path::absolute(format!("{}/python-1/bin/python", environment())).unwrap();
     let node = format!(
         "{}\nfor (const it of process.argv.slice(1)) {{
             console.log(JSON.stringify(await caller(it).catch((error) => {{
@@ -296,10 +302,7 @@ async fn the_documented_programs_tell_a_statement_from_everything_else() {
 
     let at = Signed::start("true").await;
     // Others have a clock of their own.
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap()
-        .as_secs();
+    let now = SystemClock.now().as_seconds();
     at.gateway.set_clock((now - 400) * 1000);
     let token = async || tokens(&at.gateway, &at.client, "ada", "one").await.access;
     let state = async |token: &str| {

@@ -71,6 +71,8 @@ pub fn config() -> Config {
             path: "/mcp".to_owned(),
         },
         scopes: scopes.parse().unwrap(),
+        rules: mcpgate::domain::rules::Rules::default(),
+        filter_lists: true,
         identity_headers: Vec::new(),
         identity_jwt: None,
         headers: Vec::new(),

@@ -1,0 +1,79 @@
+//! `upstreams[].tools`, `resources`, `prompts`, `methods`: what their use needs.
+
+use super::keys;
+use super::read::{At, Object};
+use super::values::shown;
+use crate::domain::rules::{Demand, Pattern, Rule, Rules};
+use crate::domain::scope::Scope;
+
+/// Most rules in one list.
+const MAX_RULES: usize = 200;
+/// Longest pattern, in characters.
+const MAX_PATTERN: usize = 256;
+
+/// All rules of an upstream.
+pub(super) fn read(upstream: &Object<'_>) -> Rules {
+    let list = |key| upstream.or(key, Vec::new(), At::rules);
+    Rules {
+        tools: list("tools"),
+        resources: list("resources"),
+        prompts: list("prompts"),
+        methods: list("methods"),
+    }
+}
+
+impl At<'_> {
+    fn rules(&self) -> Option<Vec<Rule>> {
+        let items = self.list()?;
+        if items.len() > MAX_RULES {
+            return self.refuse(format!("has more than {MAX_RULES} rules"));
+        }
+        let mut found: Vec<(Rule, usize)> = Vec::new();
+        for item in items {
+            let Some(rule) = item.rule() else { continue };
+            let hides = |earlier: &Pattern| earlier.is_everything() || *earlier == rule.pattern;
+            if let Some((earlier, line)) = found.iter().find(|(earlier, _)| hides(&earlier.pattern)) {
+                item.problem(format!(
+                    "can never decide anything: {} on line {line} matches first; put this rule before it, or leave it out",
+                    shown(&earlier.pattern.to_string())
+                ));
+            }
+            found.push((rule, item.line));
+        }
+        Some(found.into_iter().map(|(rule, _)| rule).collect())
+    }
+
+    fn rule(&self) -> Option<Rule> {
+        let object = self.object(keys::RULE)?;
+        let pattern = object.required("match", "\"get-*\"").and_then(At::pattern);
+        let deny = object.or("deny", false, At::boolean);
+        let demand = match (object.get("scopes"), deny) {
+            (Some(at), true) => {
+                return at.refuse("is there together with `deny: true`, which nobody gets around; keep one of them");
+            }
+            (None, true) => Demand::Deny,
+            (Some(at), false) => Demand::Scopes(at.scopes()?),
+            // Without a word on what is needed it may be that a word was forgotten.
+            (None, false) if !object.has_strangers => {
+                object.missing("scopes", "[], the scopes that are needed, or `deny: true`");
+                return None;
+            }
+            (None, false) => Demand::Scopes(Scope::empty()),
+        };
+        Some(Rule {
+            pattern: pattern?,
+            demand,
+        })
+    }
+
+    fn pattern(&self) -> Option<Pattern> {
+        let text = self.text()?;
+        if text.chars().count() > MAX_PATTERN {
+            return self.refuse(format!("is longer than {MAX_PATTERN} characters"));
+        }
+        if text.trim() != text {
+            return self.refuse("begins or ends with a blank, and no name does");
+        }
+        Some(Pattern::new(text))
+    }
+}
