@@ -27,6 +27,16 @@ export const FEATURES = [
     },
   },
   { name: 'who is calling, signed', switchOn: ({ upstreams }) => { for (const upstream of upstreams) upstream.identity_jwt = true; } },
+  {
+    name: 'rules for everything, which the caller has the scope for, and lists that are filtered by them',
+    switchOn: ({ upstreams, oauth }) => {
+      for (const upstream of upstreams) {
+        const rules = [{ match: '*', scopes: [`${upstream.name}:use`] }];
+        Object.assign(upstream, { tools: rules, resources: rules, prompts: rules, methods: rules, filter_lists: true });
+      }
+      for (const client of oauth.clients) client.scope = upstreams.map(({ name }) => `${name}:use`);
+    },
+  },
   // So often that every silence of the suite has one.
   { name: 'comments on silent streams', switchOn: ({ upstreams }) => { for (const upstream of upstreams) upstream.keep_alive = '1s'; } },
   { name: 'sessions that belong to somebody', switchOn: ({ upstreams }) => { for (const upstream of upstreams) upstream.bind_sessions = true; } },
