@@ -4,6 +4,7 @@
 //! token, a code, a cookie, a query string or a body.
 
 pub mod access;
+mod budgets;
 pub mod lines;
 mod tools;
 
@@ -13,6 +14,8 @@ use prometheus::{
     Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
+
+pub use budgets::{InUse, Limit};
 
 use crate::domain::clock::Timestamp;
 
@@ -129,7 +132,6 @@ pub enum IssuedBy {
 pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
-    tool_calls: IntCounterVec,
     tools: tools::Tools,
     request_duration: HistogramVec,
     overhead: Histogram,
@@ -147,6 +149,7 @@ pub struct Metrics {
     last_reload: IntGauge,
     last_reload_successful: IntGauge,
     certificates: IntGaugeVec,
+    budgets: budgets::Budgets,
 }
 
 /// Counts an open event stream until it is dropped.
@@ -339,12 +342,7 @@ impl Metrics {
                 "Requests to upstreams by JSON-RPC method (a closed set, else other) and how they ended.",
                 &["upstream", "method", "outcome"],
             )?,
-            tool_calls: counter(
-                "tool_calls_total",
-                "Calls of tools by name (the first 200 of an upstream, else other) and what became of them.",
-                &["upstream", "tool", "outcome"],
-            )?,
-            tools: tools::Tools::default(),
+            tools: tools::Tools::new(&registry)?,
             request_duration: histogram(
                 "request_duration_seconds",
                 "Time from a request's head to the end of its response.",
@@ -382,6 +380,7 @@ impl Metrics {
                 STORE_BUCKETS,
                 &["operation"],
             )?,
+            budgets: budgets::Budgets::new(&registry)?,
             upstream_errors: counter("upstream_errors_total", "Upstreams that failed.", &["upstream", "kind"])?,
             registry,
         })
@@ -396,11 +395,7 @@ impl Metrics {
 
     /// Counts a call of a tool. The name is a caller's, so it becomes a label only as long as there are few.
     pub fn tool_call(&self, upstream: &str, tool: &str, outcome: ToolOutcome) {
-        self.tools.with_label(upstream, tool, |label| {
-            self.tool_calls
-                .with_label_values(&[upstream, label, outcome.as_str()])
-                .inc();
-        });
+        self.tools.count(upstream, tool, outcome.as_str());
     }
 
     /// Notes what a request cost before it went to the upstream.

@@ -138,6 +138,7 @@ fn the_example_shows_the_defaults() {
         "upstreams[].resources[].",
         "upstreams[].prompts[].",
         "upstreams[].methods[].",
+        "upstreams[].identity_jwt.",
         "upstreams[].tls",
         "outbound.ca",
     ];
@@ -299,6 +300,8 @@ fn the_smallest_file_has_the_defaults_of_the_contract() {
     assert_eq!(upstream.limits.connect_timeout, Duration::from_secs(5));
     assert_eq!(upstream.limits.response_timeout, Duration::from_secs(60));
     assert_eq!(upstream.limits.requests_per_minute, None);
+    assert_eq!(upstream.limits, mcpgate::config::Limits::default());
+    assert_eq!(upstream.identity_jwt, None);
 }
 
 /// Spec: A2, A13, L12
@@ -342,6 +345,7 @@ listen:
     proxy_protocol: true
     tls: [{cert: tls/cert.pem, key: tls/key.pem}, {cert: tls/site-cert.pem, key: tls/site-key.pem}]
 trusted_proxies: [10.0.0.0/8, 192.0.2.7, '2001:db8::/32']
+watch_files: true
 oauth: { clients: [{ client_id: a, client_secret: {file: secret.txt}, redirect_uris: ['https://x.example/cb'] }] }",
     );
     let tls = config.listen[0].tls.as_ref().unwrap();
@@ -352,7 +356,7 @@ oauth: { clients: [{ client_id: a, client_secret: {file: secret.txt}, redirect_u
     assert_eq!(tls.server_config().unwrap().alpn_protocols, [b"http/1.1"]);
     assert_eq!(tls.certificates[0].names(), ["localhost"]);
     assert_eq!(tls.certificates[1].names(), ["localhost"]);
-    assert!(config.trusted_proxies.contain("10.9.9.9".parse().unwrap()));
+    assert!(config.trusted_proxies.contain("10.9.9.9".parse().unwrap()) && config.watch_files);
     assert!(!config.trusted_proxies.contain("192.0.2.8".parse().unwrap()));
     let upstream = &config.upstreams[1].tls;
     assert_eq!(upstream.server_name.as_deref(), Some("mcp.internal"));
@@ -396,6 +400,39 @@ fn rules_are_read_and_their_scopes_are_the_server_s() {
 }
 
 #[test]
+fn limits_and_signed_identity_are_read() {
+    let config = with(
+        "    identity_jwt: { header: X-Signed, audience: tools, lifetime: 30s }
+    limits: { client_requests_per_minute: 61, tool_calls_per_minute: 62, concurrent_requests: 1, concurrent_streams: 2, total_concurrent_requests: 1000000, total_concurrent_streams: 3 }",
+    );
+    let one = &config.upstreams[0];
+    let limits = &one.limits;
+    assert_eq!(
+        [
+            limits.client_requests_per_minute,
+            limits.tool_calls_per_minute,
+            limits.concurrent_requests
+        ],
+        [Some(61), Some(62), Some(1)]
+    );
+    assert_eq!(
+        [
+            limits.concurrent_streams,
+            limits.total_concurrent_requests,
+            limits.total_concurrent_streams
+        ],
+        [Some(2), Some(1_000_000), Some(3)]
+    );
+    let signed = one.identity_jwt.as_ref().unwrap();
+    assert_eq!(
+        (signed.header.as_str(), signed.audience.as_deref(), signed.lifetime),
+        ("x-signed", Some("tools"), Duration::from_secs(30))
+    );
+    assert!(with("    identity_jwt: true").upstreams[0].identity_jwt.is_some());
+    assert!(with("    identity_jwt: false").upstreams[0].identity_jwt.is_none());
+}
+
+#[test]
 fn everything_that_may_be_said_is_read() {
     let config = with(
         "    scopes: [one:read]
@@ -403,14 +440,12 @@ fn everything_that_may_be_said_is_read() {
     headers: { Authorization: Bearer xyz, X-Key: {env: A_SECRET}, Cookie: a=b }
     identity_headers: { X-User: subject, X-Mail: email, X-Client: client_id, X-Name: name, X-Who: username, X-Groups: groups, X-Scope: scope }
     allowed_origins: ['https://claude.ai', 'http://localhost:6274', '*']
-    http2: true
-    limits: { body: 65536, connect_timeout: 1s, response_timeout: 1h, idle_stream: 1d, requests_per_minute: 60 }
+    limits: { body: 65536, connect_timeout: 1s, response_timeout: 1h, idle_stream: 1d, requests_per_minute: 60, client_requests_per_minute: 61, tool_calls_per_minute: 62, concurrent_requests: 1, concurrent_streams: 2, total_concurrent_requests: 1000000, total_concurrent_streams: 3 }
+    identity_jwt: { header: X-Signed, audience: tools, lifetime: 30s }
   - { name: root, path: /, host: 'root.example.com:8443', url: 'https://[::1]/x' }
-  - { name: two, path: /one/mcp/, url: 'https://mcp.internal:9/', tls: {ca: tls/cert.pem, cert: tls/site-cert.pem, key: tls/site-key.pem, server_name: MCP.internal} }
+  - { name: two, path: /one/mcp/, url: 'https://mcp.internal:9/' }
   - { name: three, path: /one/mcp-other, url: 'http://example.com' }
-listen: [ '127.0.0.1:1', {address: '[::1]:1'}, {address: 0.0.0.0:8443, tls: {cert: tls/cert.pem, key: tls/key.pem}}, {address: 0.0.0.0:8444, http2: false, proxy_protocol: true, tls: [{cert: tls/cert.pem, key: tls/key.pem}, {cert: tls/site-cert.pem, key: tls/site-key.pem}]} ]
-trusted_proxies: [10.0.0.0/8, 192.0.2.7, '2001:db8::/32']
-watch_files: true
+listen: [ '127.0.0.1:1', {address: '[::1]:1'}, {address: 0.0.0.0:8443, tls: {cert: tls/cert.pem, key: tls/key.pem}} ]
 admin: {listen: '127.0.0.1:2'}
 store: {sled: {path: /var/lib/mcpgate}}
 oauth:
@@ -460,8 +495,7 @@ scopes:
         (config.upstreams[3].url.port, config.upstreams[3].url.path.as_str()),
         (80, "/")
     );
-    assert_eq!(config.listen.len(), 4);
-    assert!(config.watch_files && config.trusted_proxies.contain("2001:db8::1".parse().unwrap()));
+    assert_eq!(config.listen.len(), 3);
     assert_eq!(
         config.store,
         StoreConfig::Sled {
@@ -850,6 +884,22 @@ const WRONG: &[(&str, &str, usize, &str)] = &[
     ("    limits: { response_timeout: 0s }", "upstreams[0].limits.response_timeout", 9, "must be between 1s and 1h"),
     ("    limits: { idle_stream: never }", "upstreams[0].limits.idle_stream", 9, "is not a duration"),
     ("    limits: { requests_per_minute: 0 }", "upstreams[0].limits.requests_per_minute", 9, "whole number from 1"),
+    ("    limits: { client_requests_per_minute: 0 }", "upstreams[0].limits.client_requests_per_minute", 9, "whole number from 1"),
+    ("    limits: { tool_calls_per_minute: all }", "upstreams[0].limits.tool_calls_per_minute", 9, "whole number from 1"),
+    ("    limits: { concurrent_requests: -1 }", "upstreams[0].limits.concurrent_requests", 9, "whole number from 1"),
+    ("    limits: { concurrent_streams: 1 }", "upstreams[0].limits.concurrent_streams", 9, "write 2 or more"),
+    ("    limits: { total_concurrent_requests: 2000000 }", "upstreams[0].limits.total_concurrent_requests", 9, "whole number from 1"),
+    ("    limits: { total_concurrent_streams: 1 }", "upstreams[0].limits.total_concurrent_streams", 9, "write 2 or more"),
+    ("    identity_jwt: yes please", "upstreams[0].identity_jwt", 9, "must be true or false"),
+    ("    identity_jwt: { key: x }", "upstreams[0].identity_jwt.key", 9, "not known"),
+    ("    identity_jwt: { header: X-Forwarded-User }", "upstreams[0].identity_jwt", 9, "carries something else already"),
+    ("    headers: { X-Key: a }\n    identity_jwt: { header: x-key }", "upstreams[0].identity_jwt", 10, "carries something else already"),
+    ("    identity_jwt: { header: Authorization }", "upstreams[0].identity_jwt.header", 9, "is for a credential"),
+    ("    identity_jwt: { header: X_Who }", "upstreams[0].identity_jwt.header", 9, "has `_` in it"),
+    ("    identity_jwt: { header: Host }", "upstreams[0].identity_jwt.header", 9, "belongs to the transport"),
+    ("    identity_jwt: { audience: 'https://mcp.example.com/' }", "upstreams[0].identity_jwt.audience", 9, "is this gateway itself"),
+    ("    identity_jwt: { audience: '' }", "upstreams[0].identity_jwt.audience", 9, "is empty"),
+    ("    identity_jwt: { lifetime: 6m }", "upstreams[0].identity_jwt.lifetime", 9, "must be between 30s and 5m"),
     ("    limits: { requests_per_minute: 1.5 }", "upstreams[0].limits.requests_per_minute", 9, "whole number from 1"),
 ];
 

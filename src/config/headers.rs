@@ -1,10 +1,12 @@
 //! Headers that upstreams get: who is calling, and what the configuration adds.
 
+use std::time::Duration;
+
 use http::{HeaderName, HeaderValue};
 
 use super::read::At;
 use super::values::shown;
-use super::{Claim, DEFAULT_IDENTITY_HEADERS};
+use super::{Claim, DEFAULT_IDENTITY_HEADERS, IdentityJwt, keys};
 
 /// Headers that say how a message is framed or where it goes, that MCP gives a meaning, or that the gateway sets itself.
 const RESERVED: &[&str] = &[
@@ -49,6 +51,13 @@ const CLAIMS: [(&str, Claim); 7] = [
     ("client_id", Claim::ClientId),
 ];
 
+/// What carries the signed statement of who is calling, if nothing else is said.
+const IDENTITY_JWT: HeaderName = HeaderName::from_static("x-forwarded-identity");
+/// How long such a statement is good at most, and if nothing else is said.
+const IDENTITY_JWT_LIFETIME: Duration = Duration::from_secs(300);
+/// The longest text that can be an audience.
+const MAX_AUDIENCE: usize = 512;
+
 /// Headers and what they carry.
 type IdentityHeaders = Vec<(HeaderName, Claim)>;
 
@@ -85,6 +94,63 @@ impl At<'_> {
             }
         }
         Some(found)
+    }
+
+    /// `identity_jwt`: `true`, `false`, or a map of what is different.
+    #[expect(clippy::option_option, reason = "none is a value, and a problem is none")]
+    pub(super) fn identity_jwt(
+        &self,
+        identity: &IdentityHeaders,
+        fixed: &[(HeaderName, HeaderValue)],
+        issuer: &str,
+    ) -> Option<Option<IdentityJwt>> {
+        let (mut header, mut audience, mut lifetime) = (Some(IDENTITY_JWT), None, IDENTITY_JWT_LIFETIME);
+        if self.is_map() {
+            let object = self.object(keys::IDENTITY_JWT)?;
+            if object.get("header").is_some() {
+                header = object.optional("header", |at| {
+                    let name = at.header_name::<()>(at.text()?, &[])?;
+                    if CREDENTIALS.contains(&name.as_str()) || name.as_str().contains('_') {
+                        return at.refuse("is for a credential, or has `_` in it, which some servers take for `-`; write another name");
+                    }
+                    Some(name)
+                });
+            }
+            audience = object.optional("audience", |at| {
+                let text = at.text()?;
+                if text.len() > MAX_AUDIENCE {
+                    return at.refuse(format!("is longer than {MAX_AUDIENCE} bytes"));
+                }
+                // What is for the gateway itself could be presented to it.
+                if text.starts_with(issuer)
+                    && text
+                        .get(issuer.len()..)
+                        .is_none_or(|rest| rest.trim_matches('/').is_empty())
+                {
+                    return at.refuse("is this gateway itself; write a name of the MCP server");
+                }
+                Some(text.to_owned())
+            });
+            lifetime = object.or("lifetime", lifetime, |at| {
+                at.duration(Duration::from_secs(30), IDENTITY_JWT_LIFETIME)
+            });
+        } else if !self.boolean()? {
+            return Some(None);
+        }
+        let header = header?;
+        let spelled = same(&header);
+        let usual = DEFAULT_IDENTITY_HEADERS;
+        let mut others = usual.iter().chain(identity).map(|(name, _)| name);
+        if others.any(|name| same(name) == spelled) || fixed.iter().any(|(name, _)| same(name) == spelled) {
+            return self.refuse(format!(
+                "{header} carries something else already; write another `header`"
+            ));
+        }
+        Some(Some(IdentityJwt {
+            header,
+            audience,
+            lifetime,
+        }))
     }
 
     /// `headers`: names and values, which may be secrets.

@@ -89,6 +89,7 @@ pub(super) const UPSTREAM: &[&str] = &[
     "methods",
     "filter_lists",
     "identity_headers",
+    "identity_jwt",
     "headers",
     "allowed_origins",
     "bind_sessions",
@@ -99,12 +100,19 @@ pub(super) const UPSTREAM: &[&str] = &[
 ];
 pub(super) const RULE: &[&str] = &["match", "scopes", "deny"];
 pub(super) const UPSTREAM_TLS: &[&str] = &["ca", "cert", "key", "server_name"];
+pub(super) const IDENTITY_JWT: &[&str] = &["header", "audience", "lifetime"];
 pub(super) const LIMITS: &[&str] = &[
     "body",
     "connect_timeout",
     "response_timeout",
     "idle_stream",
     "requests_per_minute",
+    "client_requests_per_minute",
+    "tool_calls_per_minute",
+    "concurrent_requests",
+    "concurrent_streams",
+    "total_concurrent_requests",
+    "total_concurrent_streams",
 ];
 pub(super) const OUTBOUND: &[&str] = &["ca"];
 /// Where a secret is, if it is not written out.
@@ -129,6 +137,7 @@ const MAPS: &[(&str, &[&str])] = &[
     ("scopes[].", SCOPE),
     ("users[].", USER),
     ("upstreams[].", UPSTREAM),
+    ("upstreams[].identity_jwt.", IDENTITY_JWT),
     ("upstreams[].tools[].", RULE),
     ("upstreams[].resources[].", RULE),
     ("upstreams[].prompts[].", RULE),

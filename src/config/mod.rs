@@ -9,6 +9,7 @@ mod files;
 mod grants;
 mod headers;
 mod keys;
+mod limits;
 mod listen;
 mod oauth;
 mod people;
@@ -42,6 +43,7 @@ pub use check::{load, parse};
 pub use endpoint_limits::{Counted, EndpointLimit, EndpointLimits, LIMITS};
 pub use files::ReadFile;
 pub use keys::known_keys;
+pub use limits::Limits;
 pub use problems::{Problem, Problems};
 pub use tls::{Certificate, ListenerTls, UpstreamTls};
 
@@ -259,6 +261,8 @@ pub struct Upstream {
     pub filter_lists: bool,
     /// What it is told about the caller.
     pub identity_headers: Vec<(HeaderName, Claim)>,
+    /// The same in a form that it can verify.
+    pub identity_jwt: Option<IdentityJwt>,
     /// Sent on every request; values are marked sensitive.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Browser origins besides our own; `*` for any.
@@ -309,19 +313,15 @@ pub enum Claim {
     ClientId,
 }
 
-/// `upstreams[].limits`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Most bytes of a request body.
-    pub body: u64,
-    /// Time to reach the upstream.
-    pub connect_timeout: Duration,
-    /// Time until its response begins.
-    pub response_timeout: Duration,
-    /// Silence after which a response is cut; `None` for never.
-    pub idle_stream: Option<Duration>,
-    /// Requests of one subject in a minute; `None` for any number.
-    pub requests_per_minute: Option<u32>,
+/// `upstreams[].identity_jwt`: a signed statement of who is calling.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdentityJwt {
+    /// The header that carries it.
+    pub header: HeaderName,
+    /// Whom it is for, if not the upstream by its public URL.
+    pub audience: Option<String>,
+    /// How long it is good.
+    pub lifetime: Duration,
 }
 
 /// The default map of contract §4: header and claim.
@@ -342,18 +342,6 @@ impl fmt::Debug for Account {
         f.debug_struct("Account")
             .field("user", &self.user)
             .finish_non_exhaustive()
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            body: 4 << 20,
-            connect_timeout: Duration::from_secs(5),
-            response_timeout: Duration::from_secs(60),
-            idle_stream: None,
-            requests_per_minute: None,
-        }
     }
 }
 

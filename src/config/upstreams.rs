@@ -6,7 +6,7 @@ use super::headers::default_identity;
 use super::read::{At, Object};
 use super::urls::{overlap, split_port};
 use super::values::shown;
-use super::{Limits, Listener, PublicUrl, Upstream, UpstreamTls, UpstreamUrl, keys, rules, tls};
+use super::{Listener, PublicUrl, Upstream, UpstreamTls, UpstreamUrl, keys, rules, tls};
 use crate::domain::scope::Scope;
 use crate::domain::uri::Resource;
 
@@ -14,11 +14,6 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 /// Proxies and balancers on the way give a silent connection up after 30 seconds and more.
 const KEEP_ALIVE: Duration = Duration::from_secs(25);
-const DAY: Duration = Duration::from_secs(86_400);
-/// Largest request body that can be allowed.
-const MAX_BODY: u64 = 1 << 30;
-/// Most requests in a minute that are worth counting.
-const MAX_REQUESTS: u32 = 1_000_000;
 /// Most browser origins of one upstream.
 const MAX_ORIGINS: usize = 100;
 
@@ -115,6 +110,9 @@ impl<'a> At<'a> {
         let keep_alive = object.or("keep_alive", Some(KEEP_ALIVE), |at| {
             at.unless_none(|at| at.duration(SECOND, 60 * MINUTE))
         });
+        let identity_jwt = object.or("identity_jwt", None, |at| {
+            at.identity_jwt(&identity_headers, &headers, &around.public_url.origin)
+        });
         let limits = object.optional("limits", At::limits).unwrap_or_default();
         let http2 = object.or("http2", false, At::boolean);
         let tls = object.optional("tls", |at| at.upstream_tls(url.as_ref()));
@@ -132,6 +130,7 @@ impl<'a> At<'a> {
             rules,
             filter_lists,
             identity_headers,
+            identity_jwt,
             headers,
             allowed_origins,
             bind_sessions,
@@ -222,26 +221,6 @@ impl<'a> At<'a> {
             found.push(origin);
         }
         Some(found)
-    }
-
-    fn limits(&self) -> Option<Limits> {
-        let object = self.object(keys::LIMITS)?;
-        let default = Limits::default();
-        Some(Limits {
-            body: object.or("body", default.body, |at| at.size(MAX_BODY)),
-            connect_timeout: object.or("connect_timeout", default.connect_timeout, |at| {
-                at.duration(SECOND, 5 * MINUTE)
-            }),
-            response_timeout: object.or("response_timeout", default.response_timeout, |at| {
-                at.duration(SECOND, 60 * MINUTE)
-            }),
-            idle_stream: object.or("idle_stream", default.idle_stream, |at| {
-                at.unless_none(|at| at.duration(SECOND, 7 * DAY))
-            }),
-            requests_per_minute: object.or("requests_per_minute", default.requests_per_minute, |at| {
-                at.unless_none(|at| at.count(MAX_REQUESTS))
-            }),
-        })
     }
 }
 

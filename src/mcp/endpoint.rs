@@ -131,10 +131,14 @@ impl Opening {
         }
     }
 
-    /// The stream has ended before its first event: what was held of it.
+    /// The stream has ended before its first event: what was held of it, unless that is half an endpoint event, which some
+    /// client might take for a whole one.
     #[must_use]
-    pub fn finish(mut self) -> Bytes {
-        self.rest()
+    pub fn finish(self) -> Bytes {
+        self.events
+            .finish()
+            .filter(|event| event.name() != b"endpoint")
+            .map_or_else(Bytes::new, |event| event.raw().clone())
     }
 
     fn rest(&mut self) -> Bytes {
@@ -547,8 +551,13 @@ mod tests {
             (vec![], Some(Opened::Never(Bytes::from_static(later))))
         );
         assert_eq!(
+            opened(&[b": hi\n\nda", b"ta: 1\n"]),
+            (b": hi\n\ndata: 1\n".to_vec(), None)
+        );
+        assert_eq!(
             opened(&[b": hi\n\nev", b"ent: endpoint\nda"]),
-            (b": hi\n\nevent: endpoint\nda".to_vec(), None)
+            (b": hi\n\n".to_vec(), None),
+            "half an address is none"
         );
     }
 

@@ -2,7 +2,7 @@
 //! what counts against them, and what whoever asked too often hears (RFC 6585 §4).
 //!
 //! An address is a customer: an IPv6 one has a whole /64. Addresses are remembered in bounded memory. Where a proxy stands
-//! in front, all of its users are one address: docs/configuration.md says so.
+//! in front that is not among `trusted_proxies`, all of its users are one address: docs/configuration.md says so.
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -17,6 +17,7 @@ pub mod dpop;
 #[cfg(debug_assertions)]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod identity_assertion;
 pub mod interaction;
 pub mod introspect;
 pub mod keyring;

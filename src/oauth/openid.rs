@@ -140,6 +140,10 @@ pub(super) async fn hinted(at: &Endpoints, hint: &str) -> Result<Option<String>,
     let Ok(token) = Token::parse(hint) else {
         return Ok(None);
     };
+    // What else is signed with these keys is no ID token.
+    if token.has_type() && !token.is_of_type("jwt") {
+        return Ok(None);
+    }
     let keys = at.keyring.verifying(&*at.store, at.now()).await?;
     let claims = token.verify(&keys, &Algorithm::OURS).ok();
     Ok(claims

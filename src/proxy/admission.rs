@@ -6,6 +6,7 @@ use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
 use pingora::protocols::http::ServerSession as Session;
 
+use super::budget::Met;
 use super::client_address::Source;
 use super::headers::REQUEST_ID;
 use super::origin::{self, Origin};
@@ -20,6 +21,8 @@ pub(super) enum Step {
     Answered,
     /// It may go to its upstream.
     Forward,
+    /// It met a limit, and is to be answered.
+    Refused(Met),
 }
 
 impl Gateway {
@@ -164,20 +167,14 @@ impl Gateway {
                     close: false,
                 }
             })?;
-        if let Some(per_minute) = upstream.limits.requests_per_minute
-            && let Err(wait) = self.lasting.rates.admit(
-                (upstream.name.clone(), permit.subject.clone()),
-                per_minute,
-                self.endpoints.now(),
-            )
-        {
-            let answer = reply::rpc(
-                StatusCode::TOO_MANY_REQUESTS,
-                RpcError::TooMany,
-                "too many requests",
-                None,
-            );
-            return Err(reply::with(answer, header::RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1)).into());
+        if let Some(budget) = &mount.budget {
+            match budget.admit(&upstream.limits, &permit, &head.method, self.endpoints.now()) {
+                Ok(held) => exchange.held = held,
+                Err(met) => {
+                    exchange.permit = Some(permit);
+                    return Ok(Step::Refused(met));
+                }
+            }
         }
         if bridge::declared_length(session).is_some_and(|length| length > upstream.limits.body) {
             return Err(Refusal::final_answer(reply::rpc(
@@ -193,6 +190,28 @@ impl Gateway {
         }
         exchange.permit = Some(permit);
         Ok(Step::Forward)
+    }
+
+    /// Tells a client that a limit is met: which, when to come back, and for which of its requests (RFC 6585 §4).
+    pub(super) async fn refuse_one_too_many(
+        &self,
+        session: &mut Session,
+        exchange: &mut Exchange,
+        met: Met,
+    ) -> pingora::Result<()> {
+        if let Some((upstream, _)) = self.upstream(exchange) {
+            self.endpoints.metrics.limit_met(&upstream.name, met.limit);
+        }
+        // Somebody who waits for 100 sends nothing.
+        let waits = session.req_header().headers.contains_key(header::EXPECT);
+        if !waits && !exchange.body_complete {
+            exchange.body_complete = bridge::read_kept(session, &mut exchange.body).await;
+        }
+        let body = exchange.body.concat();
+        let request = exchange.body_complete.then_some(body.as_slice());
+        let answer = reply::rpc(StatusCode::TOO_MANY_REQUESTS, RpcError::TooMany, met.message(), request);
+        let answer = reply::with(answer, header::RETRY_AFTER, HeaderValue::from(met.seconds()));
+        self.answer(session, exchange, answer.into()).await
     }
 
     /// Sends an answer of ours about an exchange, with its id and what browsers need.

@@ -16,13 +16,15 @@ use quick_cache::sync::Cache;
 
 use super::headers;
 use super::reply::{Refusal, plain, with};
+use super::session::Latest;
 use crate::config::Upstream;
 use crate::domain::clock::Timestamp;
+use crate::domain::grant::Grant;
 use crate::domain::scope::{OFFLINE_ACCESS, Scope};
 use crate::domain::secret::{Secret, SecretHash, SecretKind};
 use crate::oauth::dpop::{self, ProofError};
 use crate::oauth::protected::{NoToken, Scheme, presented};
-use crate::oauth::{Answer, Endpoints, PROTECTED_RESOURCE};
+use crate::oauth::{Answer, Endpoints, PROTECTED_RESOURCE, identity_assertion};
 use crate::store::StoreError;
 use crate::telemetry::AuthDecision;
 
@@ -43,9 +45,13 @@ pub(super) struct Permit {
     pub(super) revocations: u64,
     /// What the token is bound to.
     key: Option<String>,
+    /// With a signed one, where the upstream wants that: then the permit is good only while that one is fresh.
     pub(super) identity: Vec<(HeaderName, HeaderValue)>,
+    signed: Option<(Timestamp, Timestamp)>,
     pub(super) subject: String,
     pub(super) client_id: String,
+    /// Its session.
+    pub(super) session: Latest,
 }
 
 /// Decides who may pass.
@@ -65,6 +71,35 @@ impl Permit {
     /// Which upstream it is for.
     pub(super) const fn upstream(&self) -> usize {
         self.upstream
+    }
+
+    /// Adds the signed statement of who is calling, where the upstream wants one. Without it nobody passes.
+    async fn sign(&mut self, at: &Endpoints, grant: &Grant) -> Result<(), Denial> {
+        let upstream = at.config.upstreams.get(self.upstream);
+        let Some((upstream, settings)) =
+            upstream.and_then(|upstream| Some((upstream, upstream.identity_jwt.as_ref()?)))
+        else {
+            return Ok(());
+        };
+        let stated = identity_assertion::state(at, upstream, settings, grant, &self.effective, self.expires_at).await;
+        let stated = stated.map_err(|error| {
+            tracing::error!(
+                upstream = upstream.name,
+                error = &error as &dyn std::error::Error,
+                "who is calling could not be signed"
+            );
+            unavailable(None)
+        })?;
+        let mut value = HeaderValue::try_from(stated.text).map_err(|_| unavailable(None))?;
+        value.set_sensitive(true);
+        self.identity.push((settings.header.clone(), value));
+        self.signed = Some((stated.made_at, stated.fresh_until));
+        Ok(())
+    }
+
+    /// Whether what was signed with it can be sent on: half of its time is left, and the clock was not put back.
+    fn is_fresh(&self, now: Timestamp) -> bool {
+        self.signed.is_none_or(|(made_at, until)| made_at <= now && now < until)
     }
 
     /// What its holder may do: what was granted, and everything that this implies.
@@ -101,15 +136,19 @@ impl Bearer {
         let cached = self
             .cache
             .get(&hash)
-            .filter(|permit| permit.revocations == revocations && now < permit.expires_at);
+            .filter(|permit| permit.revocations == revocations && now < permit.expires_at && permit.is_fresh(now));
         let permit = if let Some(permit) = cached {
             permit
         } else {
             // Boxed, because it is rare: only a token that was not seen before is looked up.
-            let permit = Box::pin(look_up(at, &hash, now, revocations))
+            let found = Box::pin(look_up(at, &hash, now, revocations))
                 .await
                 .map_err(|error| unavailable(Some(&error)))?;
-            let permit = Arc::new(permit.ok_or_else(|| challenge.refuse(Refused::InvalidToken))?);
+            let (mut permit, grant) = found.ok_or_else(|| challenge.refuse(Refused::InvalidToken))?;
+            if permit.upstream == index {
+                Box::pin(permit.sign(at, &grant)).await?;
+            }
+            let permit = Arc::new(permit);
             self.cache.insert(hash, Arc::clone(&permit));
             permit
         };
@@ -132,7 +171,7 @@ async fn look_up(
     hash: &SecretHash,
     now: Timestamp,
     revocations: u64,
-) -> Result<Option<Permit>, StoreError> {
+) -> Result<Option<(Permit, Grant)>, StoreError> {
     let Some(live) = at.store.access_token(hash).await?.filter(|live| live.is_alive(now)) else {
         return Ok(None);
     };
@@ -155,10 +194,11 @@ async fn look_up(
     }
     let user = at.identity.user(&live.grant.subject);
     let effective = at.config.with_implied(&live.token.scope);
-    Ok(Some(Permit {
+    let permit = Permit {
         upstream: index,
         token: *hash,
         identity: headers::identity(upstream, &live.grant, &effective, user),
+        signed: None,
         key: live.token.key,
         expires_at: live.token.expires_at.min(live.grant.expires_at),
         revocations,
@@ -166,13 +206,15 @@ async fn look_up(
         client_id: live.grant.client_id.as_str().to_owned(),
         scope: live.token.scope,
         effective,
-    }))
+        session: Latest::default(),
+    };
+    Ok(Some((permit, live.grant)))
 }
 
 /// Whether a token that was good for a stream still is: by the store and the configuration as they are now.
 pub(super) async fn stands(at: &Endpoints, token: &SecretHash) -> Result<bool, StoreError> {
-    let permit = look_up(at, token, at.now(), 0).await?;
-    Ok(permit.is_some_and(|permit| {
+    let found = look_up(at, token, at.now(), 0).await?;
+    Ok(found.is_some_and(|(permit, _)| {
         let upstream = at.config.upstreams.get(permit.upstream);
         upstream.is_some_and(|upstream| permit.effective.covers(&upstream.scopes))
     }))

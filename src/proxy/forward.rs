@@ -91,7 +91,7 @@ impl Gateway {
             // Boxed, because most answers are none.
             Box::pin(self.relay_events(session, exchange, deadline, upstream, &mut server)).await?;
         } else {
-            relay(session, deadline, upstream, &mut server).await?;
+            relay(session, exchange, deadline, upstream, &mut server).await?;
         }
         if let (HttpSession::H1(mut used), true) = (server.session, server.complete) {
             used.respect_keepalive();
@@ -113,12 +113,7 @@ impl Gateway {
         server: &mut Server,
     ) -> pingora::Result<()> {
         let request = self.request(session, exchange, upstream, mount, server)?;
-        let whole = exchange
-            .ruled
-            .as_ref()
-            .map(|ruled| ruled.whole.clone())
-            .unwrap_or_default();
-        let body_follows = !whole.is_empty() || !session.is_body_done();
+        let body_follows = exchange.whole.is_some() || !session.is_body_done();
         if let Some(wire) = server.session.stream().and_then(Wire::under) {
             wire.hold(body_follows);
         }
@@ -132,7 +127,9 @@ impl Gateway {
         if let Some(wire) = server.session.stream().and_then(Wire::under) {
             wire.hold(false);
         }
-        if !whole.is_empty() && !send_whole(server, deadline, whole).await? {
+        if let Some(whole) = exchange.whole.clone()
+            && !send_whole(server, deadline, whole).await?
+        {
             return Ok(());
         }
         let mut answered = false;
@@ -286,6 +283,9 @@ impl Gateway {
             _ => Outcome::UpstreamServerError,
         });
         exchange.stream = is_stream.then(|| mount.metrics.stream());
+        if let Some(held) = &mut exchange.held {
+            held.becomes(is_stream);
+        }
         let mut response = ResponseHeader::from(response);
         response.set_reason_phrase(answered.get_reason_phrase())?;
         Ok(response)
@@ -352,6 +352,7 @@ fn frame(session: &mut ServerSession, response: &mut ResponseHeader) -> pingora:
 /// Passes the body of a response on, piece by piece as it comes.
 async fn relay(
     session: &mut ServerSession,
+    exchange: &mut Exchange,
     deadline: &mut Deadline,
     upstream: &Upstream,
     server: &mut Server,
@@ -371,6 +372,10 @@ async fn relay(
             () = deadline.passed() => return Err(Error::new(UPSTREAM_LATE)),
         };
         done = chunk.is_none() || server.is_done()?;
+        // Before the client knows: it may ask the next thing at once.
+        if let (true, Some(held)) = (done, &mut exchange.held) {
+            held.is_answered();
+        }
         if let Some(chunk) = chunk.filter(|chunk| !chunk.is_empty()) {
             pass(session, deadline, chunk, false).await?;
         }
@@ -380,7 +385,12 @@ async fn relay(
 }
 
 /// Gives a piece of the answer to a client that takes it.
-async fn pass(session: &mut ServerSession, deadline: &mut Deadline, chunk: Bytes, last: bool) -> pingora::Result<()> {
+pub(super) async fn pass(
+    session: &mut ServerSession,
+    deadline: &mut Deadline,
+    chunk: Bytes,
+    last: bool,
+) -> pingora::Result<()> {
     deadline.expect_within(CLIENT_PATIENCE);
     let passed = tokio::select! {
         biased;

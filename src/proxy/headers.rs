@@ -163,8 +163,13 @@ impl Hidden {
 fn ours(upstream: &Upstream) -> impl Iterator<Item = String> {
     let usual = DEFAULT_IDENTITY_HEADERS.into_iter().map(|(name, _)| name);
     let identity = upstream.identity_headers.iter().map(|(name, _)| name.clone());
+    let signed = upstream.identity_jwt.iter().map(|signed| signed.header.clone());
     let fixed = upstream.headers.iter().map(|(name, _)| name.clone());
-    usual.chain(identity).chain(fixed).map(|name| name.as_str().to_owned())
+    usual
+        .chain(identity)
+        .chain(signed)
+        .chain(fixed)
+        .map(|name| name.as_str().to_owned())
 }
 
 /// What the headers of one caller say, made once and used for every request.

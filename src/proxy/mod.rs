@@ -15,6 +15,8 @@ mod access_log;
 mod admission;
 mod bearer;
 mod bridge;
+mod budget;
+mod calls;
 mod client_address;
 mod deadline;
 mod dial;
@@ -41,6 +43,7 @@ mod wire;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -51,6 +54,8 @@ use pingora::protocols::http::ServerSession;
 use tokio::net::TcpStream;
 
 use self::bearer::{Bearer, Permit};
+use self::budget::{Budget, Budgets, Held};
+use self::calls::Stopped;
 use self::client_address::Source;
 use self::deadline::Deadline;
 use self::dial::Dialer;
@@ -65,7 +70,6 @@ use self::session::Known;
 use self::tenure::Tenures;
 use self::watched::Watched;
 use crate::config::Upstream;
-use crate::domain::rate::Rates;
 use crate::oauth::Endpoints;
 use crate::telemetry::{Outcome, StreamGuard, UpstreamMetrics};
 
@@ -79,13 +83,14 @@ pub struct Gateway {
     /// By the upstream's place in the configuration.
     mounts: Vec<Mount>,
     lasting: Lasting,
+    /// Whether another one is in force.
+    retired: AtomicBool,
 }
 
 /// What outlives a configuration.
 #[derive(Clone, Default)]
 struct Lasting {
-    /// By upstream and subject.
-    rates: Arc<Rates<(String, String)>>,
+    budgets: Budgets,
     in_flight: InFlight,
     tenures: Tenures,
 }
@@ -97,6 +102,8 @@ struct Mount {
     origins: Origins,
     authority: HeaderValue,
     dialer: Dialer,
+    /// Where it has limits that count.
+    budget: Option<Arc<Budget>>,
     metrics: UpstreamMetrics,
 }
 
@@ -119,13 +126,17 @@ struct Exchange {
     permit: Option<Arc<Permit>>,
     origin: Origin,
     /// Its session, where sessions are bound.
-    session: Option<Box<Known>>,
+    session: Option<Arc<Known>>,
     /// Where at the upstream it goes, if that is not said by its path.
     target: Option<String>,
     /// The beginning of the body, and whether it is the whole of it.
     body: Vec<Bytes>,
     body_length: u64,
     body_complete: bool,
+    /// The places that it takes, where they are counted.
+    held: Option<Box<Held>>,
+    /// The whole body, where it was read before the upstream hears of it.
+    whole: Option<Bytes>,
     /// What rules made of it, where there are any. Boxed, because most servers have none.
     ruled: Option<Box<Ruled>>,
     outcome: Option<Outcome>,
@@ -163,18 +174,22 @@ impl Gateway {
                 authority: HeaderValue::from_str(&upstream.url.authority)
                     .unwrap_or_else(|_| HeaderValue::from_static("upstream")),
                 dialer: Dialer::of(upstream)?,
+                budget: lasting.budgets.of(upstream, &endpoints.metrics),
                 metrics: endpoints.metrics.upstream(&upstream.name),
             })
         };
         let mounts = config.upstreams.iter().map(mount).collect::<Result<_, _>>()?;
         let entrances: Result<_, _> = config.listen.iter().map(Entrance::of).collect();
+        let entrances = entrances?;
+        lasting.budgets.settle(&config, &endpoints.metrics);
         Ok(Self {
-            entrances: entrances?,
+            entrances,
             endpoints,
             routes,
             bearer: Bearer::new(),
             mounts,
             lasting,
+            retired: AtomicBool::new(false),
         })
     }
 
@@ -219,6 +234,7 @@ impl Gateway {
     ) -> pingora::Result<()> {
         match self.decide(session, exchange).await? {
             Ok(admission::Step::Answered) => Ok(()),
+            Ok(admission::Step::Refused(met)) => Box::pin(self.refuse_one_too_many(session, exchange, met)).await,
             Ok(admission::Step::Forward) => {
                 // Before the upstream is connected to: that time is not the gateway's.
                 self.endpoints.metrics.overhead(exchange.started.elapsed());
@@ -228,6 +244,18 @@ impl Gateway {
                     && let Err(refusal) = Box::pin(self.enforce(session, exchange, deadline)).await?
                 {
                     return Box::pin(self.answer(session, exchange, refusal)).await;
+                }
+                if self.counts_calls(exchange) {
+                    // Boxed, because it is rare.
+                    match Box::pin(self.count_calls(session, exchange, deadline)).await? {
+                        Ok(()) => {}
+                        Err(Stopped::ByLimit(met)) => {
+                            return Box::pin(self.refuse_one_too_many(session, exchange, met)).await;
+                        }
+                        Err(Stopped::ByForm(refusal)) => {
+                            return Box::pin(self.answer(session, exchange, refusal)).await;
+                        }
+                    }
                 }
                 self.forward(session, exchange, deadline).await
             }
@@ -267,6 +295,7 @@ impl Gateway {
 
     /// Closes idle connections to upstreams, for there will be no more requests.
     fn retire(&self) {
+        self.retired.store(true, Ordering::SeqCst);
         for mount in &self.mounts {
             mount.dialer.retire();
         }
@@ -294,6 +323,8 @@ impl Exchange {
             body: Vec::new(),
             body_length: 0,
             body_complete: false,
+            held: None,
+            whole: None,
             ruled: None,
             outcome: None,
             stream: None,

@@ -37,8 +37,6 @@ const NAME: HeaderName = HeaderName::from_static("mcp-name");
 /// What rules made of a request.
 #[derive(Debug, Default)]
 pub(super) struct Ruled {
-    /// Its body, which the upstream is still to get.
-    pub(super) whole: Bytes,
     /// Whether the answer may hold lists that are not for everybody.
     pub(super) filters: bool,
     /// The tools that it calls.
@@ -66,14 +64,21 @@ impl Gateway {
         };
         let rules = &upstream.rules;
         let method = session.req_header().method.clone();
+        let mut whole = Bytes::new();
         let mut ruled = Ruled {
             filters: upstream.filter_lists && method == Method::GET && lists::are_filtered(rules),
             ..Ruled::default()
         };
         // A body that comes with another method is one all the same.
         let verdict = if method == Method::POST || !session.is_body_empty() {
-            ruled.whole = read_whole(session, exchange, deadline, upstream).await?;
-            judge(&session.req_header().headers, upstream, permit.effective(), &mut ruled)
+            whole = read_whole(session, exchange, deadline, upstream).await?;
+            judge(
+                &session.req_header().headers,
+                upstream,
+                permit.effective(),
+                &whole,
+                &mut ruled,
+            )
         } else {
             Ok(Verdict::Allowed)
         };
@@ -97,12 +102,12 @@ impl Gateway {
                     StatusCode::FORBIDDEN,
                     RpcError::Denied,
                     "this is not allowed here",
-                    &ruled,
+                    &whole,
                 )
             }
             Err((code, message)) => {
                 ruled.refused = Some(ToolOutcome::Rejected);
-                rpc(StatusCode::BAD_REQUEST, code, &message, &ruled)
+                rpc(StatusCode::BAD_REQUEST, code, &message, &whole)
             }
         };
         exchange.ruled = Some(Box::new(ruled));
@@ -110,17 +115,21 @@ impl Gateway {
     }
 }
 
-fn rpc(status: StatusCode, code: RpcError, message: &str, ruled: &Ruled) -> Refusal {
-    reply::rpc(status, code, message, Some(&ruled.whole)).into()
+fn rpc(status: StatusCode, code: RpcError, message: &str, request: &[u8]) -> Refusal {
+    reply::rpc(status, code, message, Some(request)).into()
 }
 
-/// Reads all of a request's body, as long as its client goes on sending.
-async fn read_whole(
+/// Reads all of a request's body, as long as its client goes on sending. It is kept, for whoever asks next and for the
+/// upstream.
+pub(super) async fn read_whole(
     session: &mut ServerSession,
     exchange: &mut Exchange,
     deadline: &mut Deadline,
     upstream: &Upstream,
 ) -> pingora::Result<Bytes> {
+    if let Some(whole) = &exchange.whole {
+        return Ok(whole.clone());
+    }
     let mut first = Bytes::new();
     let mut more = BytesMut::new();
     while !session.is_body_done() {
@@ -149,7 +158,9 @@ async fn read_whole(
     }
     deadline.rest();
     exchange.body_complete = true;
-    Ok(if more.is_empty() { first } else { more.freeze() })
+    let whole = if more.is_empty() { first } else { more.freeze() };
+    exchange.whole = Some(whole.clone()).filter(|whole| !whole.is_empty());
+    Ok(whole)
 }
 
 /// What the rules say about a body, or why nothing can be said.
@@ -157,12 +168,13 @@ fn judge(
     head: &HeaderMap,
     upstream: &Upstream,
     held: &Scope,
+    whole: &[u8],
     ruled: &mut Ruled,
 ) -> Result<Verdict, (RpcError, Cow<'static, str>)> {
     let bad = |why: Cow<'static, str>| (RpcError::BadRequest, why);
     check_form(head).map_err(|why| bad(why.into()))?;
     let claims = claims(head).map_err(|why| (RpcError::HeaderMismatch, why.into()))?;
-    let body = message::read(&ruled.whole).map_err(|error| bad(error.to_string().into()))?;
+    let body = message::read(whole).map_err(|error| bad(error.to_string().into()))?;
     let rules = &upstream.rules;
     ruled.calls = calls(&body);
     let methods = || body.messages.iter().filter_map(|message| message.method.as_deref());

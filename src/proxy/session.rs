@@ -1,10 +1,14 @@
 //! Sessions at the gateway's door: an upstream hears only of those that were begun by who asks (K10 to K12).
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode};
 use pingora::Error;
 use pingora::http::RequestHeader;
+use subtle::ConstantTimeEq as _;
 
 use super::bearer::Permit;
 use super::reply::{self, Refusal, RpcError};
@@ -22,6 +26,26 @@ pub(super) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-i
 pub(super) struct Known {
     visible: HeaderValue,
     own: HeaderValue,
+}
+
+/// The session that was last seen with a permit: most tokens are used with one, and to verify an id again and again would
+/// cost more than all else that is done for it. A permit is one party's, so what is good for it once is good for it.
+#[derive(Debug, Default)]
+pub(super) struct Latest(ArcSwapOption<Known>);
+
+impl Latest {
+    fn get(&self, visible: &HeaderValue) -> Option<Arc<Known>> {
+        let latest = self.0.load();
+        let known = latest.as_ref()?;
+        let same: bool = known.visible.as_bytes().ct_eq(visible.as_bytes()).into();
+        same.then(|| Arc::clone(known))
+    }
+
+    fn put(&self, visible: HeaderValue, own: HeaderValue) -> Arc<Known> {
+        let known = Arc::new(Known { visible, own });
+        self.0.store(Some(Arc::clone(&known)));
+        known
+    }
 }
 
 /// Whom the sessions of an upstream are bound to, where they are bound.
@@ -73,13 +97,15 @@ impl Gateway {
             )
             .into());
         }
-        let own = sessions.unbind(party, visible.as_bytes()).ok_or_else(unknown)?;
-        // A part of a header's value is one.
-        let own = HeaderValue::from_bytes(own).map_err(|_| unknown())?;
-        exchange.session = Some(Box::new(Known {
-            visible: visible.clone(),
-            own,
-        }));
+        let known = if let Some(known) = permit.session.get(visible) {
+            known
+        } else {
+            let own = sessions.unbind(party, visible.as_bytes()).ok_or_else(unknown)?;
+            // A part of a header's value is one.
+            let own = HeaderValue::from_bytes(own).map_err(|_| unknown())?;
+            permit.session.put(visible.clone(), own)
+        };
+        exchange.session = Some(known);
         Ok(())
     }
 
@@ -90,7 +116,10 @@ impl Gateway {
         upstream: &Upstream,
         response: &mut HeaderMap,
     ) -> pingora::Result<()> {
-        let Some(party) = exchange.permit.as_deref().and_then(|permit| party(upstream, permit)) else {
+        let Some(permit) = exchange.permit.as_deref() else {
+            return Ok(());
+        };
+        let Some(party) = party(upstream, permit) else {
             return Ok(());
         };
         let mut ids = response.get_all(SESSION_ID).iter();
@@ -106,9 +135,9 @@ impl Gateway {
             Some(known) if known.own == *id => known.visible.clone(),
             _ => {
                 let bound = self.endpoints.sessions.bind(party, id.as_bytes());
-                bound
-                    .and_then(|bound| HeaderValue::from_bytes(&bound).ok())
-                    .ok_or_else(|| Error::explain(BAD_SESSION, "its session id is too long").into_up())?
+                let bound = bound.and_then(|bound| HeaderValue::from_bytes(&bound).ok());
+                let bound = bound.ok_or_else(|| Error::explain(BAD_SESSION, "its session id is too long").into_up())?;
+                permit.session.put(bound, id.clone()).visible.clone()
             }
         };
         response.insert(SESSION_ID, visible);

@@ -321,7 +321,7 @@ mod tests {
             };
             for form in [Form::Text, Form::Json] {
                 let mut line = String::new();
-                access.write(form, SystemTime::now(), &mut line);
+                access.write(form, SystemTime::UNIX_EPOCH, &mut line);
                 prop_assert_eq!(without_time(&line), traced(&access, form));
             }
         }

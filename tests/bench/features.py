@@ -33,10 +33,10 @@ FEATURES = [
     Feature("a token that is not in memory", "cold", "cold", "cold", "warm"),
     Feature("tool rules, 300 bytes", "rules"),
     Feature("tool rules, 1 KiB", "rules", "call-kib"),
-    Feature("a list of 20 tools, filtered", "filter", "list"),
+    Feature("`filter_lists`, a list of 20 tools", "filter", "list", "unfiltered"),
     Feature("`bind_sessions`, within a session", "default", "session", "unbound"),
     Feature("`identity_jwt`", "identity"),
-    Feature("`requests_per_minute`", "rates"),
+    Feature("`requests_per_minute`, `concurrent_requests`", "limits"),
     Feature("TLS", "tls", "tls", "default", "call"),
     Feature("TLS to the upstream", "upstream-tls", base="upstream-plain"),
     Feature("HTTP/2 to the upstream", "upstream-http2", base="upstream-plain"),
@@ -54,11 +54,13 @@ def gateways(upstream, nginx, certificate):
         "quiet": make("quiet", env={"RUST_LOG": "info,mcpgate::access=off"}),
         "rules": make("rules", in_upstream=RULES, top="scopes:\n  - { name: \"bench:write\" }\n"),
         "filter": make("filter", in_upstream=LIST_RULES),
+        "unfiltered": make("unfiltered", in_upstream=LIST_RULES + "    filter_lists: false\n"),
         "identity": make("identity", in_upstream="    identity_jwt: true\n"),
-        "rates": make("rates", in_upstream="    limits: { requests_per_minute: 1000000000 }\n"),
+        # As high as they may be: what they cost does not depend on it.
+        "limits": make("limits", in_upstream="    limits: { requests_per_minute: 1000000, concurrent_requests: 1000000 }\n"),
         "tls": make("tls", tls=certificate),
         "upstream-plain": make("upstream-plain", upstream=near("plain")),
-        "upstream-tls": make("upstream-tls", upstream=f"https://{near('tls')}", in_upstream=f"    tls: {{ ca: \"{certificate[0]}\" }}\n"),
+        "upstream-tls": make("upstream-tls", upstream=f"https://{near('tls')}", in_upstream=f"    tls: {{ ca: \"{certificate[2]}\" }}\n"),
         "upstream-http2": make("upstream-http2", upstream=near("http2"), in_upstream="    http2: true\n"),
     }
 

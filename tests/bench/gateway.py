@@ -38,7 +38,7 @@ class Gateway:
     def write(self, scratch):
         listen = f"127.0.0.1:{self.port}"
         if self.tls:
-            cert, key = self.tls
+            cert, key, _ = self.tls
             listen = f"[ {{ address: \"{listen}\" }}, {{ address: \"127.0.0.1:{self.tls_port}\", tls: {{ cert: \"{cert}\", key: \"{key}\" }} }} ]"
         self.path = scratch / f"{self.name}.yaml"
         self.path.write_text(
@@ -148,11 +148,12 @@ class Person:
 
 
 def certificate(scratch):
-    """For 127.0.0.1, signed by itself."""
-    cert, key = scratch / "tls.pem", scratch / "tls.key"
-    subprocess.run(
-        [stage.find("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"],
-        check=True,
-        capture_output=True,
-    )
-    return cert, key
+    """For 127.0.0.1: certificate, key, and who signed it."""
+    openssl, new_key = stage.find("openssl"), ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    ca, ca_key, cert, key, asked, names = (scratch / name for name in ("ca.pem", "ca.key", "tls.pem", "tls.key", "tls.csr", "tls.ext"))
+    names.write_text("subjectAltName=IP:127.0.0.1\nbasicConstraints=critical,CA:FALSE\n")
+    run = lambda *command: subprocess.run([openssl, *command], check=True, capture_output=True)
+    run("req", "-x509", *new_key, "-keyout", ca_key, "-out", ca, "-days", "2", "-subj", "/CN=bench authority")
+    run("req", *new_key, "-keyout", key, "-out", asked, "-subj", "/CN=127.0.0.1")
+    run("x509", "-req", "-in", asked, "-CA", ca, "-CAkey", ca_key, "-CAcreateserial", "-out", cert, "-days", "2", "-extfile", names)
+    return cert, key, ca

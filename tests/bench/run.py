@@ -190,16 +190,26 @@ def priced(bench):
         for feature in features.FEATURES:
             if feature.label not in found:
                 continue
-            for side, name, load in (("base", feature.base, feature.base_load), ("with", feature.other, feature.load)):
-                at = gateways[name]
-                if turn == 0:
-                    features.measure(at, load, 1, bench.scratch, files)
-                before = stage.cpu_seconds(at.child)
-                measured = features.measure(at, load, SECONDS, bench.scratch, files)
-                found[feature.label][side].append(measured["rate"])
-                found[feature.label][side + "_cpu"].append((stage.cpu_seconds(at.child) - before) / measured["count"] * 1e6)
+            try:
+                one_round(bench, feature, gateways, files, found[feature.label], turn == 0)
+            except tools.Failed as failure:
+                # One that fails is no reason to measure none.
+                skipped[feature.label] = str(failure).splitlines()[0]
+                del found[feature.label]
+                progress(f"features: {feature.label} is not measured: {failure}")
         progress(f"features, round {turn + 1} of {ROUNDS}")
     return {"features": found, "skipped": skipped}
+
+
+def one_round(bench, feature, gateways, files, found, warm_up):
+    for side, name, load in (("base", feature.base, feature.base_load), ("with", feature.other, feature.load)):
+        at = gateways[name]
+        if warm_up:
+            features.measure(at, load, 1, bench.scratch, files)
+        before = stage.cpu_seconds(at.child)
+        measured = features.measure(at, load, SECONDS, bench.scratch, files)
+        found[side].append(measured["rate"])
+        found[side + "_cpu"].append((stage.cpu_seconds(at.child) - before) / measured["count"] * 1e6)
 
 
 def tokens(bench):

@@ -17,6 +17,10 @@ INITIALIZE = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"pro
 MEDIA = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
 
 
+class Failed(Exception):
+    """A load that met errors says nothing."""
+
+
 def in_ms(text):
     number, unit = re.fullmatch(r"([\d.]+)(us|ms|s|m)", text).groups()
     return float(number) * {"us": 0.001, "ms": 1, "s": 1000, "m": 60_000}[unit]
@@ -46,7 +50,7 @@ def wrk(url, tokens, seconds, scratch, connections=64, body=CALL, headers=None):
     command = ["taskset", "-c", str(stage.LOAD_CORE), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", script, url]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     if "Non-2xx" in text or re.search(r"Socket errors: .*[1-9]", text):
-        sys.exit(f"the load met errors at {url}:\n{text}")
+        raise Failed(f"the load met errors at {url}:\n{text}")
     found = lambda pattern: re.search(pattern, text, re.MULTILINE).group(1)
     return {
         "rate": float(found(r"Requests/sec:\s+([\d.]+)")),
@@ -68,7 +72,7 @@ def h2load(url, token, seconds, scratch, protocol, port):
     count = int(re.search(r"status codes: (\d+) 2xx", text).group(1))
     errors = re.search(r"(\d+) 3xx, (\d+) 4xx, (\d+) 5xx", text).groups()
     if not count or any(map(int, errors)):
-        sys.exit(f"the load met errors at {url}:\n{text}")
+        raise Failed(f"the load met errors at {url}:\n{text}")
     return {"rate": float(re.search(r"([\d.]+) req/s", text).group(1)), "count": count}
 
 

@@ -89,6 +89,8 @@ async def connected(storage: Storage, person: Person) -> AsyncIterator[ClientSes
 
 
 async def converse(session: ClientSession, storage: Storage, person: Person) -> None:
+    before_restart: OAuthToken | None = None
+
     async def signed_in() -> None:
         await session.initialize()
         check(person.sign_ins == 1, f"the person was sent to the browser {person.sign_ins} times")
@@ -105,17 +107,19 @@ async def converse(session: ClientSession, storage: Storage, person: Person) -> 
         seen.check(await session.call_tool(TOOLS[1], seen.arguments, progress_callback=seen.report))
 
     async def refreshed() -> None:
+        nonlocal before_restart
         before = storage.tokens
         check(before and before.refresh_token, "the client has no refresh token")
         await asyncio.sleep(TOKEN_SECONDS + 1)
         await echo("after the token expired")
         check(storage.tokens.access_token != before.access_token, "the access token is the old one")
         check(person.sign_ins == 1, f"the person was sent to the browser {person.sign_ins} times")
+        before_restart = storage.tokens
 
     async def restarted() -> None:
-        before = storage.tokens
         await echo("after the restart")
-        check(storage.tokens.access_token != before.access_token, "the access token is the old one")
+        # Its event stream, which ended with its token, may have asked for another one before.
+        check(storage.tokens.access_token != before_restart.access_token, "the access token is the old one")
         check(person.sign_ins == 1, f"the person was sent to the browser {person.sign_ins} times")
 
     await step("the first request leads to sign-in and consent, and the client connects", 20, signed_in)

@@ -37,6 +37,7 @@ const CLIENTS = {
   'inspector-web': { command: node('../browser/inspector-web.mjs', 'auto'), everything: LEGACY, modern: MODERN },
   'a page in a browser': { command: node('../browser/single-page.mjs') },
   'a browser and a strict server': { command: node('strict-server.mjs') },
+  'the transport of 2024-11-05': { command: node('old-transport.mjs') },
   demo: { command: node('demo.mjs') },
 };
 /** These also connect as clients whose id is the address of a document, and register nowhere. */

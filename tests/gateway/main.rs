@@ -15,6 +15,7 @@
 
 mod advertised;
 mod behind_proxies;
+mod budgets;
 mod certificates;
 mod documents;
 mod edges;
@@ -37,6 +38,7 @@ mod rudeness;
 mod sessions;
 mod setup;
 mod signals;
+mod signed_identity;
 #[path = "../support/site.rs"]
 mod site;
 mod step_up;

@@ -1,8 +1,12 @@
 //! A new configuration while the gateway runs.
 
+use std::time::Duration;
+
 use mcpgate::app::ReloadError;
 use mcpgate::config::{self, Config};
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::person::{register, tokens};
 use crate::setup::{Gateway, Upstream};
@@ -108,4 +112,59 @@ async fn what_cannot_change_is_said_and_the_rest_changes() {
     // Back to what it was: nothing is kept from it.
     assert_eq!(gateway.reload(|yaml| yaml).unwrap(), Vec::<String>::new());
     assert_eq!(gateway.call("one", None).await.status, 401);
+}
+
+/// An open event stream, which hears something every 20 ms.
+async fn stream(gateway: &Gateway, token: &str) -> TcpStream {
+    let authorization = format!("Bearer {token}");
+    let headers = [
+        ("Authorization", authorization.as_str()),
+        ("Accept", "text/event-stream"),
+    ];
+    let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+    let request = crate::http1::request("GET", "/two/mcp/events", &gateway.host, &headers, b"");
+    stream.write_all(&request).await.unwrap();
+    let mut head = vec![0; 4 << 10];
+    let read = stream.read(&mut head).await.unwrap();
+    assert!(
+        head[..read].starts_with(b"HTTP/1.1 200 "),
+        "{}",
+        String::from_utf8_lossy(&head[..read])
+    );
+    stream
+}
+
+/// Whether a stream comes to its end in a while.
+async fn ends(stream: &mut TcpStream) -> bool {
+    let read = async {
+        let mut all = Vec::new();
+        let is_over = |all: &[u8]| all.ends_with(b"0\r\n\r\n");
+        while !is_over(&all) && stream.read_buf(&mut all).await.is_ok_and(|read| read > 0) {}
+    };
+    tokio::time::timeout(Duration::from_secs(5), read).await.is_ok()
+}
+
+/// Spec: H11, L22
+#[tokio::test]
+async fn streams_go_on_except_those_of_people_who_are_gone() {
+    let events = crate::signals::upstream().await;
+    let gateway = Gateway::start_with(|yaml| {
+        let (before, _) = yaml.split_once("  - { name: two").unwrap();
+        format!("{before}  - {{ name: two, path: /two/mcp, url: \"http://{events}/mcp\" }}\n")
+    })
+    .await;
+    let client = register(&gateway, json!({})).await;
+    let ada = tokens(&gateway, &client, "ada", "two").await.access;
+    let bob = tokens(&gateway, &client, "bob", "two").await.access;
+    let (mut hers, mut his) = (stream(&gateway, &ada).await, stream(&gateway, &bob).await);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // One that has just begun when the configuration changes.
+    let mut late = stream(&gateway, &bob).await;
+    gateway.reload(|yaml| without_line(&yaml, "username: bob")).unwrap();
+    assert!(ends(&mut his).await, "an old stream");
+    assert!(ends(&mut late).await, "a new stream");
+    assert!(!ends(&mut hers).await, "somebody else's stream");
+    // The server itself goes, and its streams with it.
+    gateway.reload(|yaml| without_line(&yaml, "name: two")).unwrap();
+    assert!(ends(&mut hers).await, "a stream of a server that is gone");
 }

@@ -212,6 +212,31 @@ async fn a_client_that_acts_for_itself_has_sessions_of_its_own() {
     is_unknown(&at.post(&at.ada, Some(&id), LIST).await);
 }
 
+/// What was found out for one session is no answer for another.
+///
+/// Spec: K10
+#[tokio::test]
+async fn sessions_of_one_token_do_not_get_mixed_up() {
+    let at = Bound::start("/mcp", "").await;
+    let ids = [at.begin(&at.ada).await, at.begin(&at.ada).await];
+    for turn in [0, 1, 1, 0, 0, 1] {
+        let reply = at.post(&at.ada, Some(&ids[turn]), LIST).await;
+        assert_eq!(
+            (reply.status, reply.header("mcp-session-id")),
+            (200, Some(ids[turn].as_str()))
+        );
+        let own = format!("new-{}", turn + 1);
+        assert_eq!(header(&at.server.last(), "mcp-session-id"), Some(own));
+        // Neither half of the one with a half of the other.
+        let (id, tag) = (
+            ids[turn].split('.').next().unwrap(),
+            ids[1 - turn].split('.').nth(1).unwrap(),
+        );
+        is_unknown(&at.post(&at.ada, Some(&format!("{id}.{tag}")), LIST).await);
+        is_unknown(&at.post(&at.bob, Some(&ids[turn]), LIST).await);
+    }
+}
+
 /// Servers read headers and queries in their own ways; an id that is not looked at here does not get there.
 ///
 /// Spec: K10, K18

@@ -39,10 +39,6 @@ impl Program {
             });
             let file = directory.path().join("gateway.yaml");
             fs::write(&file, yaml(directory.path(), address, admin, upstream, "")).unwrap();
-            #[expect(
-                clippy::zombie_processes,
-                reason = "waited for below, or when the program is dropped"
-            )]
             let mut process = Command::new(env!("CARGO_BIN_EXE_mcpgate"))
                 .args(["serve", "-c"])
                 .arg(&file)
@@ -165,7 +161,7 @@ fn yaml(directory: &Path, address: SocketAddr, admin: SocketAddr, upstream: Sock
 }
 
 /// A server that echoes, and sends an event every 20 ms for ever.
-async fn upstream() -> SocketAddr {
+pub async fn upstream() -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let router = Router::new()

@@ -436,6 +436,53 @@ async fn a_stream_ends_when_its_token_is_revoked_and_no_other_does() {
     at.server.until_abandoned(4).await;
 }
 
+/// Of many streams those end whose tokens are gone, and all at once.
+///
+/// Spec: H11
+#[tokio::test]
+async fn of_many_streams_those_of_the_revoked_tokens_end() {
+    let at = Bound::start("/sse", "").await;
+    let secret = [
+        ("client_id", "ci-runner"),
+        ("client_secret", "a secret of the ci runner"),
+    ];
+    let resource = at.gateway.resource("one");
+    let mut streams = Vec::new();
+    for _ in 0..30 {
+        let asked = [
+            &secret[..],
+            &[("grant_type", "client_credentials"), ("resource", &resource)],
+        ]
+        .concat();
+        let answer = at.gateway.post_form("/token", &[], &asked).await;
+        let token = answer.json()["access_token"].as_str().unwrap().to_owned();
+        let mut own = Vec::new();
+        for _ in 0..5 {
+            own.push(Open::get(&at, &format!("Bearer {token}"), "/one/mcp").await);
+        }
+        streams.push((token, own));
+    }
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    for (token, _) in streams.iter().step_by(2) {
+        let pairs = [&secret[..], &[("token", token)]].concat();
+        assert_eq!(at.gateway.post_form("/revoke", &[], &pairs).await.status, 200);
+    }
+    let revoked = Instant::now();
+    for (_, own) in streams.iter_mut().step_by(2) {
+        for stream in own {
+            assert!(stream.ends(Duration::from_secs(5)).await);
+        }
+    }
+    assert!(revoked.elapsed() < Duration::from_secs(4), "{:?}", revoked.elapsed());
+    at.server.until_abandoned(75).await;
+    for (_, own) in streams.iter_mut().skip(1).step_by(2) {
+        for stream in own {
+            let ended = stream.until(|_| false);
+            assert!(tokio::time::timeout(Duration::from_millis(10), ended).await.is_err());
+        }
+    }
+}
+
 /// Also one that has only just begun, whose token nobody has written down yet.
 ///
 /// Spec: H11
@@ -501,4 +548,194 @@ async fn a_refreshed_token_does_not_keep_an_old_stream_alive() {
     open.goes_on(Duration::from_millis(1_500)).await;
     at.gateway.advance(601);
     assert!(open.ends(Duration::from_secs(3)).await);
+}
+
+/// However much an upstream has to say, and however little a client takes of it.
+///
+/// Spec: H11
+#[tokio::test]
+async fn a_flood_does_not_keep_a_stream_alive() {
+    let at = Bound::start("/sse", "").await;
+    let server = at.server.clone();
+    let client = register(&at.gateway, json!({})).await;
+    let own = tokens(&at.gateway, &client, "ada", "one").await;
+    let bearer = format!("Bearer {}", own.access);
+    let mut reading = Open::get(&at, &bearer, "/one/mcp").await;
+    let stalled = Open::get(&at, &bearer, "/one/mcp").await;
+    reading.endpoint().await;
+    let flood = tokio::spawn(async move {
+        let event = format!("data: {}\n\n", "x".repeat(8 << 10));
+        loop {
+            server.say(&event);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    reading.goes_on(Duration::from_secs(2)).await;
+    let pairs = [("token", own.access.as_str()), ("client_id", client.id.as_str())];
+    assert_eq!(at.gateway.post_form("/revoke", &[], &pairs).await.status, 200);
+    reading.ends(Duration::from_secs(3)).await;
+    at.server.until_abandoned(2).await;
+    flood.abort();
+    drop(stalled);
+}
+
+/// Also from the very beginning.
+///
+/// Spec: H11
+#[tokio::test]
+async fn a_client_that_takes_nothing_is_not_waited_for_when_its_token_ends() {
+    let at = Bound::start("/sse", "").await;
+    let client = register(&at.gateway, json!({})).await;
+    let own = tokens(&at.gateway, &client, "ada", "one").await;
+    let stalled = Open::get(&at, &format!("Bearer {}", own.access), "/one/mcp").await;
+    let event = format!("data: {}\n\n", "x".repeat(1 << 20));
+    for _ in 0..32 {
+        at.server.say(&event);
+    }
+    let pairs = [("token", own.access.as_str()), ("client_id", client.id.as_str())];
+    assert_eq!(at.gateway.post_form("/revoke", &[], &pairs).await.status, 200);
+    at.server.until_abandoned(1).await;
+    drop(stalled);
+}
+
+/// Spec: H11, L22
+#[tokio::test]
+async fn a_stream_ends_when_its_person_is_removed_and_stays_when_others_are() {
+    let at = Bound::start("/sse", "").await;
+    let mut ada = Open::get(&at, &at.ada, "/one/mcp").await;
+    let mut bob = Open::get(&at, &at.bob, "/one/mcp").await;
+    bob.goes_on(Duration::from_millis(1_500)).await;
+    let without_bob: String = at
+        .gateway
+        .yaml
+        .lines()
+        .filter(|line| !line.contains("username: bob"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let config = mcpgate::config::parse(&without_bob, std::path::Path::new("."), &|_| None).unwrap();
+    at.gateway.running.put_in_force(config).unwrap();
+    assert!(bob.ends(Duration::from_secs(3)).await);
+    ada.goes_on(Duration::from_millis(1_500)).await;
+    let endpoint = ada.endpoint().await;
+    assert_eq!(
+        post(&at, &at.ada, &endpoint).await,
+        202,
+        "what was given out before is good"
+    );
+    ada.hears("\"ping\"").await;
+    // The old stream is looked after under the new configuration.
+    at.gateway.advance(3_601);
+    assert!(ada.ends(Duration::from_secs(3)).await);
+}
+
+// --- what upstreams may do to heads
+
+/// Answers every request with these bytes, and remembers the head of the last one.
+async fn answering(answer: String) -> (std::net::SocketAddr, std::sync::Arc<std::sync::Mutex<String>>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let seen = std::sync::Arc::<std::sync::Mutex<String>>::default();
+    let shared = std::sync::Arc::clone(&seen);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let (answer, seen) = (answer.clone(), std::sync::Arc::clone(&shared));
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while find(&head, b"\r\n\r\n").is_none() {
+                    let mut more = [0; 4096];
+                    match stream.read(&mut more).await {
+                        Ok(0) | Err(_) => return,
+                        Ok(n) => head.extend_from_slice(&more[..n]),
+                    }
+                }
+                *seen.lock().unwrap() = String::from_utf8_lossy(&head).to_ascii_lowercase();
+                stream.write_all(answer.as_bytes()).await.ok();
+                let mut byte = [0];
+                while !matches!(stream.read(&mut byte).await, Ok(0) | Err(_)) {}
+            });
+        }
+    });
+    (address, seen)
+}
+
+async fn before(address: std::net::SocketAddr) -> (crate::setup::Gateway, String) {
+    let gateway = crate::setup::Gateway::start_with(move |yaml| {
+        let (before, _) = yaml.split_once("upstreams:").unwrap();
+        format!("{before}upstreams:\n  - {{ name: one, path: /one/mcp, url: \"http://{address}/sse\" }}\n")
+    })
+    .await;
+    let client = register(&gateway, json!({})).await;
+    let bearer = format!("Bearer {}", tokens(&gateway, &client, "ada", "one").await.access);
+    (gateway, bearer)
+}
+
+/// A stream that becomes longer has no length, and what is looked into is not compressed.
+///
+/// Spec: K1, K7
+#[tokio::test]
+async fn a_stream_of_a_given_length_is_rewritten_too() {
+    let event = "event: endpoint\ndata: /m?sessionId=1\n\n";
+    let (address, seen) = answering(format!(
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/event-stream; charset=utf-8\r\nContent-Length: {}\r\n\r\n{event}",
+        event.len()
+    ))
+    .await;
+    let (gateway, bearer) = before(address).await;
+    let headers = [
+        ("Authorization", bearer.as_str()),
+        ("Accept", "text/event-stream"),
+        ("Accept-Encoding", "gzip, br"),
+    ];
+    let reply = gateway.get("/one/mcp", &headers).await;
+    assert!(
+        reply
+            .text()
+            .starts_with("event: endpoint\ndata: /one/mcp/m?sessionId=1&mcpgate="),
+        "{}",
+        reply.text()
+    );
+    assert_eq!(
+        (reply.header("content-length"), reply.header("transfer-encoding")),
+        (None, Some("chunked"))
+    );
+    assert!(
+        !seen.lock().unwrap().contains("accept-encoding"),
+        "{}",
+        seen.lock().unwrap()
+    );
+    let headers = [
+        ("Authorization", bearer.as_str()),
+        ("Accept", "application/json"),
+        ("Accept-Encoding", "gzip, br"),
+    ];
+    gateway.post("/one/mcp", &headers, PING).await;
+    assert!(
+        seen.lock().unwrap().contains("accept-encoding: gzip, br"),
+        "{}",
+        seen.lock().unwrap()
+    );
+}
+
+/// Spec: K10
+#[tokio::test]
+async fn a_session_id_that_cannot_be_bound_is_no_answer() {
+    for ids in [
+        format!("Mcp-Session-Id: {}\r\n", "x".repeat(5_000)),
+        "Mcp-Session-Id: a\r\nmcp-session-id: b\r\n".to_owned(),
+    ] {
+        let (address, _) = answering(format!("HTTP/1.1 200 OK\r\n{ids}Content-Length: 2\r\n\r\n{{}}")).await;
+        let (gateway, bearer) = before(address).await;
+        let reply = gateway.post("/one/mcp", &[("Authorization", &bearer)], PING).await;
+        assert_eq!((reply.status, reply.json()["id"].as_i64()), (502, Some(1)));
+        assert!(reply.header("mcp-session-id").is_none());
+    }
+    let (address, _) = answering("HTTP/1.1 200 OK\r\nMcp-Session-Id:\r\nContent-Length: 2\r\n\r\n{}".to_owned()).await;
+    let (gateway, bearer) = before(address).await;
+    let reply = gateway.post("/one/mcp", &[("Authorization", &bearer)], PING).await;
+    assert_eq!(
+        (reply.status, reply.header("mcp-session-id")),
+        (200, None),
+        "an empty one is none"
+    );
 }

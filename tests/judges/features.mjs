@@ -23,9 +23,10 @@ export const FEATURES = [
   {
     name: 'limits',
     switchOn: ({ upstreams }) => {
-      for (const upstream of upstreams) Object.assign(upstream.limits ??= {}, { body: '8MiB', response_timeout: '120s', idle_stream: '120s', requests_per_minute: 1_000_000 });
+      for (const upstream of upstreams) Object.assign(upstream.limits ??= {}, { body: '8MiB', response_timeout: '120s', idle_stream: '120s', requests_per_minute: 1_000_000, client_requests_per_minute: 1_000_000, tool_calls_per_minute: 1_000_000, concurrent_requests: 100_000, concurrent_streams: 100_000, total_concurrent_requests: 100_000, total_concurrent_streams: 100_000 });
     },
   },
+  { name: 'who is calling, signed', switchOn: ({ upstreams }) => { for (const upstream of upstreams) upstream.identity_jwt = true; } },
   // So often that every silence of the suite has one.
   { name: 'comments on silent streams', switchOn: ({ upstreams }) => { for (const upstream of upstreams) upstream.keep_alive = '1s'; } },
   { name: 'sessions that belong to somebody', switchOn: ({ upstreams }) => { for (const upstream of upstreams) upstream.bind_sessions = true; } },

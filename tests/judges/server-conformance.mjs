@@ -46,7 +46,8 @@ const SETS = [
   { name: '2026-07-28', args: ['--requirements', '2026-07-28'], atLeast: 50, passed: { everything: 10, 'python-1': 50, 'python-2': 125, 'typescript-2': 150, rmcp: 95 } },
   { name: 'all', args: ['--suite', 'all'], atLeast: 65, passed: { everything: 55, 'python-1': 90, 'python-2': 150, 'typescript-2': 185, rmcp: 135 } },
 ];
-const SUITE_SECONDS = 90;
+/** Each scenario has an end of its own; this is for a suite that hangs. */
+const SUITE_SECONDS = 300;
 /** What the gateway does itself, so that a server which fails it directly passes through the gateway. Never the reverse. */
 const STRICTER = {
   'localhost-host-rebinding-rejected': 'a foreign Host or Origin is refused by the gateway, whatever is behind it',
@@ -216,8 +217,10 @@ const gateways = [
   { name: 'as configured by default', gateway: await startGateway(servers, []) },
   { name: `with ${FEATURES.length} features on`, gateway: await startGateway(servers, FEATURES) },
 ];
+// The slowest first.
+const queue = [...servers].sort((one, other) => Number(other.name.startsWith('python')) - Number(one.name.startsWith('python')));
 // Spec: K1, K2, K5, K6, K13, K26
-await inParallel(2, servers, (server) => run(server, gateways));
+await inParallel(2, queue, (server) => run(server, gateways));
 for (const { name, gateway } of gateways) {
   const account = new Account(`gateway, ${name}`);
   await account.judge('stops in order', async () => {

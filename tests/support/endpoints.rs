@@ -74,6 +74,7 @@ pub fn config() -> Config {
         rules: mcpgate::domain::rules::Rules::default(),
         filter_lists: true,
         identity_headers: Vec::new(),
+        identity_jwt: None,
         headers: Vec::new(),
         allowed_origins: Vec::new(),
         bind_sessions: true,

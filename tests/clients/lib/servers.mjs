@@ -18,8 +18,22 @@ async function modern(port) {
   return server;
 }
 
-const SERVERS = { everything, modern };
-export const SERVER_NAMES = Object.keys(SERVERS);
+/** `@modelcontextprotocol/server-everything` with the transport of 2024-11-05: GET /sse, POST /message. */
+async function old(port) {
+  const script = client('node_modules/@modelcontextprotocol/server-everything/dist/index.js');
+  const server = start(process.execPath, [script, 'sse'], { env: { ...process.env, PORT: String(port) } });
+  await printed(server, /running on port/i, 20);
+  return server;
+}
+
+/** The Python SDK's server, first generation, with that transport: GET /sse, POST /messages/. */
+async function oldPython(port) {
+  const server = start(python('python-1'), [client('old_server.py'), String(port)]);
+  await printed(server, /Uvicorn running on/i, 30);
+  return server;
+}
+
+const SERVERS = { everything, modern, old, 'old-python': oldPython };
 
 export async function startServer(name) {
   const port = await freePort();
