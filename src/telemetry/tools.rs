@@ -12,11 +12,40 @@ const LONGEST: usize = 128;
 /// The label of all others.
 const OTHER: &str = "other";
 
+/// What became of a call of a tool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ToolOutcome {
+    /// The upstream got it, and answered.
+    Allowed,
+    /// Its caller lacks a scope.
+    InsufficientScope,
+    /// A rule forbids it.
+    Denied,
+    /// It was malformed, too large or too frequent.
+    Rejected,
+    /// The upstream failed.
+    Failed,
+}
+
 /// The counter, and the names that are labels, by upstream.
 #[derive(Debug)]
 pub(super) struct Tools {
     calls: IntCounterVec,
     known: RwLock<HashMap<Box<str>, HashSet<Box<str>>>>,
+}
+
+impl ToolOutcome {
+    /// The label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::InsufficientScope => "insufficient_scope",
+            Self::Denied => "denied",
+            Self::Rejected => "rejected",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 impl Tools {
@@ -34,9 +63,9 @@ impl Tools {
     }
 
     /// Counts a call.
-    pub(super) fn count(&self, upstream: &str, tool: &str, outcome: &'static str) {
+    pub(super) fn count(&self, upstream: &str, tool: &str, outcome: ToolOutcome) {
         let label = self.label(upstream, tool);
-        self.calls.with_label_values(&[upstream, label, outcome]).inc();
+        self.calls.with_label_values(&[upstream, label, outcome.as_str()]).inc();
     }
 
     /// The label of a tool.
