@@ -134,11 +134,11 @@ fn the_example_shows_the_defaults() {
         "users[].name",
         "users[].groups",
         "upstreams[].host",
+        "upstreams[].identity_jwt.",
         "upstreams[].tools[].",
         "upstreams[].resources[].",
         "upstreams[].prompts[].",
         "upstreams[].methods[].",
-        "upstreams[].identity_jwt.",
         "upstreams[].tls",
         "outbound.ca",
     ];
@@ -380,26 +380,6 @@ oauth: { clients: [{ client_id: a, client_secret: {file: secret.txt}, redirect_u
 }
 
 #[test]
-fn rules_are_read_and_their_scopes_are_the_server_s() {
-    let config = with(
-        "    filter_lists: false\n    tools:\n    - { match: \"get-*\", scopes: [] }\n    - { match: \"*\", scopes: [one:x, one:y] }\n    \
-         prompts: [{ match: p, deny: true }]\n    methods: [{ match: \"tasks/*\", deny: false, scopes: [one:z] }]",
-    );
-    let upstream = &config.upstreams[0];
-    assert!(!upstream.filter_lists && upstream.scopes.is_empty());
-    assert_eq!((upstream.rules.tools.len(), upstream.rules.resources.len()), (2, 0));
-    assert_eq!(upstream.rules.tools[0].demand, Demand::Scopes(Scope::empty()));
-    assert_eq!(upstream.rules.prompts[0].demand, Demand::Deny);
-    assert_eq!(upstream.rules.scopes().to_string(), "one:x one:y one:z");
-    for scope in ["one:x", "one:y", "one:z"] {
-        assert!(
-            config.scopes_of(upstream).contains(scope) && config.all_scopes().contains(scope),
-            "{scope}"
-        );
-    }
-}
-
-#[test]
 fn limits_and_signed_identity_are_read() {
     let config = with(
         "    identity_jwt: { header: X-Signed, audience: tools, lifetime: 30s }
@@ -430,6 +410,26 @@ fn limits_and_signed_identity_are_read() {
     );
     assert!(with("    identity_jwt: true").upstreams[0].identity_jwt.is_some());
     assert!(with("    identity_jwt: false").upstreams[0].identity_jwt.is_none());
+}
+
+#[test]
+fn rules_are_read_and_their_scopes_are_the_server_s() {
+    let config = with(
+        "    filter_lists: false\n    tools:\n    - { match: \"get-*\", scopes: [] }\n    - { match: \"*\", scopes: [one:x, one:y] }\n    \
+         prompts: [{ match: p, deny: true }]\n    methods: [{ match: \"tasks/*\", deny: false, scopes: [one:z] }]",
+    );
+    let upstream = &config.upstreams[0];
+    assert!(!upstream.filter_lists && upstream.scopes.is_empty());
+    assert_eq!((upstream.rules.tools.len(), upstream.rules.resources.len()), (2, 0));
+    assert_eq!(upstream.rules.tools[0].demand, Demand::Scopes(Scope::empty()));
+    assert_eq!(upstream.rules.prompts[0].demand, Demand::Deny);
+    assert_eq!(upstream.rules.scopes().to_string(), "one:x one:y one:z");
+    for scope in ["one:x", "one:y", "one:z"] {
+        assert!(
+            config.scopes_of(upstream).contains(scope) && config.all_scopes().contains(scope),
+            "{scope}"
+        );
+    }
 }
 
 #[test]

@@ -233,6 +233,8 @@ impl Gateway {
         }
         if server.is_http2() {
             request.remove_header(&header::TRANSFER_ENCODING);
+            // The target names it; some servers refuse both together, as RFC 9113 §8.3.1 lets them.
+            request.remove_header(&header::HOST);
             request.set_uri(absolute(upstream, &target)?);
             return Ok(request);
         }

@@ -7,6 +7,7 @@
 //! is who other proxies ask whether a token is good.
 
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -19,6 +20,9 @@ const UNAUTHORIZED: &str = "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r
 const AUTHORIZED: &str = "HTTP/1.1 200 OK\r\nx-forwarded-user: ada\r\ncontent-length: 0\r\n\r\n";
 /// How many events a paced stream has, and how far apart they are.
 const PACED: (usize, Duration) = (200, Duration::from_millis(10));
+/// Streams begin at so many different times within one pause.
+const TURNS: u32 = 10;
+static TURN: AtomicU32 = AtomicU32::new(0);
 /// Tools in a list.
 const TOOLS: usize = 20;
 
@@ -126,6 +130,9 @@ async fn silent(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> std::io::Result
 async fn paced(stream: &mut TcpStream) -> std::io::Result<()> {
     stream.write_all(STREAM.as_bytes()).await?;
     let (count, apart) = PACED;
+    // Streams take turns, so that what is timed is not how long a queue of them is.
+    let turn = TURN.fetch_add(1, Ordering::Relaxed) % TURNS;
+    tokio::time::sleep(apart * turn / TURNS).await;
     let mut ticks = tokio::time::interval(apart);
     for _ in 0..count {
         ticks.tick().await;

@@ -362,6 +362,12 @@ async fn answer_http2(mut request: Request<h2::RecvStream>, mut responder: h2::s
         let _ = request.body_mut().flow_control().release_capacity(piece.len());
         body.extend_from_slice(&piece);
     }
+    // What nginx does where a request names its host twice.
+    if request.headers().contains_key("host") {
+        let refusal = Response::builder().status(400).body(()).unwrap();
+        responder.send_response(refusal, true).unwrap();
+        return;
+    }
     let response = |kind: &str| Response::builder().header("content-type", kind).body(()).unwrap();
     match request.uri().path() {
         "/mcp/events" => {
