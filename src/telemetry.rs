@@ -259,7 +259,6 @@ impl Metrics {
     ///
     /// # Errors
     /// Only if two metrics here had one name.
-    #[expect(clippy::too_many_lines, reason = "a list of metrics, one after the other")]
     pub fn new(version: &str) -> Result<Self, prometheus::Error> {
         let registry = Registry::new_custom(Some("mcpgate".to_owned()), None)?;
         let counter = |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec, prometheus::Error> {
