@@ -1,7 +1,7 @@
 //! Floor 1: metrics and logs.
 //!
-//! A label is an enum or an upstream's configured name, never anything that a caller can choose. The log never holds a
-//! token, a code, a cookie, a query string or a body.
+//! A label is an enum or an upstream's configured name, never anything that a caller can choose, but for the names of tools,
+//! of which there are only so many. The log never holds a token, a code, a cookie, a query string or a body.
 
 pub mod access;
 mod budgets;
@@ -16,6 +16,7 @@ use prometheus::{
 };
 
 pub use budgets::{InUse, Limit};
+pub use tools::ToolOutcome;
 
 use crate::domain::clock::Timestamp;
 
@@ -54,21 +55,6 @@ pub enum Outcome {
     Unavailable,
     /// The client went away.
     ClientGone,
-}
-
-/// What became of a call of a tool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ToolOutcome {
-    /// The upstream got it, and answered.
-    Allowed,
-    /// Its caller lacks a scope.
-    InsufficientScope,
-    /// A rule forbids it.
-    Denied,
-    /// It was malformed, too large or too frequent.
-    Rejected,
-    /// The upstream failed.
-    Failed,
 }
 
 /// What went wrong with an upstream.
@@ -132,7 +118,6 @@ pub enum IssuedBy {
 pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
-    tool_calls: IntCounterVec,
     tools: tools::Tools,
     request_duration: HistogramVec,
     overhead: Histogram,
@@ -196,20 +181,6 @@ impl Outcome {
             Self::UpstreamFailed => "upstream_failed",
             Self::Unavailable => "unavailable",
             Self::ClientGone => "client_gone",
-        }
-    }
-}
-
-impl ToolOutcome {
-    /// The label.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Allowed => "allowed",
-            Self::InsufficientScope => "insufficient_scope",
-            Self::Denied => "denied",
-            Self::Rejected => "rejected",
-            Self::Failed => "failed",
         }
     }
 }
@@ -288,7 +259,6 @@ impl Metrics {
     ///
     /// # Errors
     /// Only if two metrics here had one name.
-    #[expect(clippy::too_many_lines, reason = "a list of metrics, one after the other")]
     pub fn new(version: &str) -> Result<Self, prometheus::Error> {
         let registry = Registry::new_custom(Some("mcpgate".to_owned()), None)?;
         let counter = |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec, prometheus::Error> {
@@ -346,12 +316,7 @@ impl Metrics {
                 "Requests to upstreams by JSON-RPC method (a closed set, else other) and how they ended.",
                 &["upstream", "method", "outcome"],
             )?,
-            tool_calls: counter(
-                "tool_calls_total",
-                "Calls of tools by name (the first 200 of an upstream, else other) and what became of them.",
-                &["upstream", "tool", "outcome"],
-            )?,
-            tools: tools::Tools::default(),
+            tools: tools::Tools::new(&registry)?,
             request_duration: histogram(
                 "request_duration_seconds",
                 "Time from a request's head to the end of its response.",
@@ -404,11 +369,7 @@ impl Metrics {
 
     /// Counts a call of a tool. The name is a caller's, so it becomes a label only as long as there are few.
     pub fn tool_call(&self, upstream: &str, tool: &str, outcome: ToolOutcome) {
-        self.tools.with_label(upstream, tool, |label| {
-            self.tool_calls
-                .with_label_values(&[upstream, label, outcome.as_str()])
-                .inc();
-        });
+        self.tools.count(upstream, tool, outcome);
     }
 
     /// Notes what a request cost before it went to the upstream.

@@ -46,7 +46,10 @@ impl At<'_> {
     fn rule(&self) -> Option<Rule> {
         let object = self.object(keys::RULE)?;
         let pattern = object.required("match", "\"get-*\"").and_then(At::pattern);
-        let deny = object.or("deny", false, At::boolean);
+        let deny = match object.get("deny") {
+            Some(at) => at.boolean()?,
+            None => false,
+        };
         let demand = match (object.get("scopes"), deny) {
             (Some(at), true) => {
                 return at.refuse("is there together with `deny: true`, which nobody gets around; keep one of them");
@@ -55,7 +58,7 @@ impl At<'_> {
             (Some(at), false) => Demand::Scopes(at.scopes()?),
             // Without a word on what is needed it may be that a word was forgotten.
             (None, false) if !object.has_strangers => {
-                object.missing("scopes", "[], the scopes that are needed, or `deny: true`");
+                object.missing("scopes", "[]`, the scopes that are needed, or `deny: true");
                 return None;
             }
             (None, false) => Demand::Scopes(Scope::empty()),

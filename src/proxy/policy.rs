@@ -23,7 +23,7 @@ use crate::domain::scope::Scope;
 use crate::mcp::events::{Event, Events};
 use crate::mcp::headers::{self, Claims};
 use crate::mcp::lists;
-use crate::mcp::message::{self, Body};
+use crate::mcp::message::{self, Body, Unreadable};
 use crate::mcp::rules::{self, Unclear, Verdict};
 use crate::telemetry::{AuthDecision, Metrics, Outcome, ToolOutcome};
 
@@ -171,17 +171,22 @@ fn judge(
     whole: &[u8],
     ruled: &mut Ruled,
 ) -> Result<Verdict, (RpcError, Cow<'static, str>)> {
-    let bad = |why: Cow<'static, str>| (RpcError::BadRequest, why);
-    check_form(head).map_err(|why| bad(why.into()))?;
+    check_form(head).map_err(|why| (RpcError::BadRequest, why.into()))?;
     let claims = claims(head).map_err(|why| (RpcError::HeaderMismatch, why.into()))?;
-    let body = message::read(whole).map_err(|error| bad(error.to_string().into()))?;
+    let body = message::read(whole).map_err(|error| {
+        let code = match error {
+            Unreadable::Json => RpcError::ParseError,
+            _ => RpcError::InvalidRequest,
+        };
+        (code, error.to_string().into())
+    })?;
     let rules = &upstream.rules;
     ruled.calls = calls(&body);
     let methods = || body.messages.iter().filter_map(|message| message.method.as_deref());
     ruled.filters =
         ruled.filters || upstream.filter_lists && methods().any(|method| lists::is_listed_by(rules, method));
     headers::check(claims, &body).map_err(|error| (RpcError::HeaderMismatch, error.to_string().into()))?;
-    let unclear = |error: Unclear| bad(error.to_string().into());
+    let unclear = |error: Unclear| (RpcError::InvalidParams, error.to_string().into());
     let verdict = body.messages.iter().try_fold(Verdict::Allowed, |verdict, message| {
         Ok(verdict.and(rules::decide(rules, message, held).map_err(unclear)?))
     })?;

@@ -32,6 +32,12 @@ pub(super) enum RpcError {
     Unavailable = -32013,
     /// The request cannot be forwarded as it is.
     BadRequest = -32014,
+    /// A rule needs the body, and it is no JSON: JSON-RPC's own code, like the next two.
+    ParseError = -32700,
+    /// It is JSON, and no message.
+    InvalidRequest = -32600,
+    /// It does not name what it is about.
+    InvalidParams = -32602,
     /// A rule forbids it.
     Denied = -32015,
     /// What headers say of the body is not what it says: MCP's own code, for MCP's own case.

@@ -3,6 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{PoisonError, RwLock};
 
+use prometheus::{IntCounterVec, Opts, Registry};
+
 /// Most names of one upstream that become labels.
 const MOST: usize = 200;
 /// Longest name that becomes one.
@@ -10,34 +12,84 @@ const LONGEST: usize = 128;
 /// The label of all others.
 const OTHER: &str = "other";
 
-/// The names that are labels, by upstream.
-#[derive(Debug, Default)]
-pub(super) struct Tools(RwLock<HashMap<Box<str>, HashSet<Box<str>>>>);
+/// What became of a call of a tool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ToolOutcome {
+    /// The upstream got it, and answered.
+    Allowed,
+    /// Its caller lacks a scope.
+    InsufficientScope,
+    /// A rule forbids it.
+    Denied,
+    /// It was malformed, too large or too frequent.
+    Rejected,
+    /// The upstream failed.
+    Failed,
+}
+
+/// The counter, and the names that are labels, by upstream.
+#[derive(Debug)]
+pub(super) struct Tools {
+    calls: IntCounterVec,
+    known: RwLock<HashMap<Box<str>, HashSet<Box<str>>>>,
+}
+
+impl ToolOutcome {
+    /// The label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::InsufficientScope => "insufficient_scope",
+            Self::Denied => "denied",
+            Self::Rejected => "rejected",
+            Self::Failed => "failed",
+        }
+    }
+}
 
 impl Tools {
-    /// Gives the label of a tool.
-    pub(super) fn with_label(&self, upstream: &str, tool: &str, count: impl FnOnce(&str)) {
-        let label = if is_plain(tool) && (self.knows(upstream, tool) || self.learn(upstream, tool)) {
+    pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let opts = Opts::new(
+            "tool_calls_total",
+            "Calls of tools by name (the first 200 of an upstream, else other) and what became of them.",
+        );
+        let calls = IntCounterVec::new(opts, &["upstream", "tool", "outcome"])?;
+        registry.register(Box::new(calls.clone()))?;
+        Ok(Self {
+            calls,
+            known: RwLock::default(),
+        })
+    }
+
+    /// Counts a call.
+    pub(super) fn count(&self, upstream: &str, tool: &str, outcome: ToolOutcome) {
+        let label = self.label(upstream, tool);
+        self.calls.with_label_values(&[upstream, label, outcome.as_str()]).inc();
+    }
+
+    /// The label of a tool.
+    fn label<'t>(&self, upstream: &str, tool: &'t str) -> &'t str {
+        if is_plain(tool) && (self.knows(upstream, tool) || self.learn(upstream, tool)) {
             tool
         } else {
             OTHER
-        };
-        count(label);
+        }
     }
 
     fn knows(&self, upstream: &str, tool: &str) -> bool {
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         known.get(upstream).is_some_and(|tools| tools.contains(tool))
     }
 
     fn learn(&self, upstream: &str, tool: &str) -> bool {
         {
-            let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+            let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
             if known.get(upstream).is_some_and(|tools| tools.len() >= MOST) {
                 return false;
             }
         }
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         let tools = known.entry(upstream.into()).or_default();
         if tools.len() >= MOST && !tools.contains(tool) {
             return false;
@@ -57,24 +109,18 @@ fn is_plain(tool: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn label(tools: &Tools, upstream: &str, tool: &str) -> String {
-        let mut found = String::new();
-        tools.with_label(upstream, tool, |label| label.clone_into(&mut found));
-        found
-    }
-
     #[test]
     fn callers_cannot_make_labels_without_end() {
-        let tools = Tools::default();
+        let tools = Tools::new(&Registry::new()).unwrap();
         for strange in ["", "a b", "a\nb", "é", "a\"", &"x".repeat(129)] {
-            assert_eq!(label(&tools, "one", strange), "other", "{strange:?}");
+            assert_eq!(tools.label("one", strange), "other", "{strange:?}");
         }
         for number in 0..MOST {
             let name = format!("tool-{number}");
-            assert_eq!(label(&tools, "one", &name), name);
+            assert_eq!(tools.label("one", &name), name);
         }
-        assert_eq!(label(&tools, "one", "one-more"), "other");
-        assert_eq!(label(&tools, "one", "tool-7"), "tool-7");
-        assert_eq!(label(&tools, "two", "one-more"), "one-more");
+        assert_eq!(tools.label("one", "one-more"), "other");
+        assert_eq!(tools.label("one", "tool-7"), "tool-7");
+        assert_eq!(tools.label("two", "one-more"), "one-more");
     }
 }

@@ -539,6 +539,15 @@ async fn no_body_gets_around_a_rule() {
     ] {
         at.refused(&[json], body).await;
     }
+    for (body, code, id) in [
+        ("{", -32700, Value::Null),
+        ("[]", -32600, Value::Null),
+        (r#"{"id":7,"method":"tools/call","Method":"ping"}"#, -32600, json!(7)),
+        (r#"{"id":"x","method":"tools/call","params":{}}"#, -32602, json!("x")),
+    ] {
+        let answer = at.refused(&[json], body.as_bytes()).await.json();
+        assert_eq!((&answer["error"]["code"], &answer["id"]), (&json!(code), &id), "{body}");
+    }
     // The same bytes mean something else in another coding, so they are judged in none.
     let harmless = call("echo");
     for header in [
