@@ -39,12 +39,14 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: &[Target] = &[
     ("basic_header", basic_header),
     ("bearer_header", bearer_header),
+    ("called", called),
     ("cookies", cookies),
     ("endpoint", endpoint),
     ("events", events),
     ("forwarded", forwarded),
     ("gateway_yaml", gateway_yaml),
     ("keys", keys),
+    ("lists", lists),
     ("message", message),
     ("parameters", parameters),
     ("path", path),
@@ -762,4 +764,94 @@ pub fn endpoint(data: &[u8]) {
     let (whole, cut) = (open(&[stream]), open(&pieces));
     assert_eq!((whole.0, &whole.1), (true, &cut.1));
     assert!(cut.0);
+}
+
+/// What a reader that builds a tree, and takes the last of two keys, sees of a message: its method and the tool that it
+/// calls.
+fn seen(message: &Value) -> (Option<&str>, Option<&str>) {
+    let method = message["method"].as_str();
+    let tool = message["params"]["name"].as_str();
+    (method, tool.filter(|_| method == Some("tools/call")))
+}
+
+/// A body is refused, or read as everybody reads it.
+pub fn called(data: &[u8]) {
+    use mcpgate::domain::rules::Subject;
+
+    let _ = mcpgate::mcp::message::called_tool(data);
+    let Ok(body) = mcpgate::mcp::message::read(data) else {
+        return;
+    };
+    // What is too deep for a tree is for nobody who builds one.
+    let Ok(tree) = serde_json::from_slice::<Value>(data) else {
+        return;
+    };
+    let trees = match &tree {
+        Value::Array(messages) => messages.as_slice(),
+        other => std::slice::from_ref(other),
+    };
+    assert_eq!((body.messages.len(), body.is_batch), (trees.len(), tree.is_array()));
+    for (message, tree) in body.messages.iter().zip(trees) {
+        let (method, tool) = seen(tree);
+        assert_eq!(message.method.as_deref(), method);
+        let named = message.names.iter().find(|(subject, _)| *subject == Subject::Tool);
+        assert_eq!(named.and_then(|(_, name)| name.as_deref()), tool);
+        let folded = |key: &str| {
+            tree.as_object()
+                .into_iter()
+                .flatten()
+                .filter(|(own, _)| own.eq_ignore_ascii_case(key))
+                .count()
+        };
+        assert!(["method", "params", "id"].iter().all(|key| folded(key) <= 1));
+    }
+}
+
+/// No reader of a list finds in it what is not for it, and everything else in it.
+pub fn lists(data: &[u8]) {
+    use mcpgate::domain::rules::{Demand, Pattern, Rule, Rules};
+    use mcpgate::domain::scope::Scope;
+
+    let deny = || Rule {
+        pattern: Pattern::new("d*"),
+        demand: Demand::Deny,
+    };
+    let rules = Rules {
+        tools: vec![deny()],
+        resources: vec![deny()],
+        ..Rules::default()
+    };
+    let Ok(filtered) = mcpgate::mcp::lists::filter(data, &rules, &Scope::empty()) else {
+        return;
+    };
+    assert_eq!(
+        mcpgate::mcp::lists::filter(&filtered, &rules, &Scope::empty()).as_deref(),
+        Ok(filtered.as_ref()),
+        "what was filtered stays"
+    );
+    let Ok(tree) = serde_json::from_slice::<Value>(&filtered) else {
+        return;
+    };
+    let messages = match &tree {
+        Value::Array(messages) => messages.as_slice(),
+        other => std::slice::from_ref(other),
+    };
+    for message in messages {
+        let result = &message["result"];
+        for (list, by) in [
+            ("tools", "name"),
+            ("resources", "uri"),
+            ("resourceTemplates", "uriTemplate"),
+        ] {
+            let Some(entries) = result[list].as_array() else {
+                continue;
+            };
+            assert!(
+                entries
+                    .iter()
+                    .all(|entry| entry[by].as_str().is_some_and(|name| !name.starts_with('d')))
+            );
+            assert_ne!(result["cacheScope"], "public");
+        }
+    }
 }

@@ -288,6 +288,7 @@ impl Metrics {
     ///
     /// # Errors
     /// Only if two metrics here had one name.
+    #[expect(clippy::too_many_lines, reason = "a list of metrics, one after the other")]
     pub fn new(version: &str) -> Result<Self, prometheus::Error> {
         let registry = Registry::new_custom(Some("mcpgate".to_owned()), None)?;
         let counter = |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec, prometheus::Error> {
@@ -306,18 +307,20 @@ impl Metrics {
             &["upstream"],
         )?;
         registry.register(Box::new(open_streams.clone()))?;
-        let open_connections = IntGauge::new("open_connections", "Client connections that are open now.")?;
-        registry.register(Box::new(open_connections.clone()))?;
-        let last_reload = IntGauge::new(
+        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
+            let metric = IntGauge::new(name, help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let open_connections = gauge("open_connections", "Client connections that are open now.")?;
+        let last_reload = gauge(
             "config_last_reload_success_timestamp_seconds",
             "When the configuration in force was put in force.",
         )?;
-        registry.register(Box::new(last_reload.clone()))?;
-        let last_reload_successful = IntGauge::new(
+        let last_reload_successful = gauge(
             "config_last_reload_successful",
             "1 if the configuration that was read last is in force, 0 if it was refused.",
         )?;
-        registry.register(Box::new(last_reload_successful.clone()))?;
         let certificates = IntGaugeVec::new(
             Opts::new(
                 "certificate_expires_timestamp_seconds",

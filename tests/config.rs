@@ -135,6 +135,10 @@ fn the_example_shows_the_defaults() {
         "users[].groups",
         "upstreams[].host",
         "upstreams[].identity_jwt.",
+        "upstreams[].tools[].",
+        "upstreams[].resources[].",
+        "upstreams[].prompts[].",
+        "upstreams[].methods[].",
         "upstreams[].tls",
         "outbound.ca",
     ];
@@ -325,22 +329,6 @@ fn a_public_url_is_canonical() {
 fn sessions_and_silence_can_be_left_alone() {
     let upstream = &with("    bind_sessions: false\n    keep_alive: none").upstreams[0];
     assert_eq!((upstream.bind_sessions, upstream.keep_alive), (false, None));
-    let config = with(
-        "    filter_lists: false\n    tools:\n    - { match: \"get-*\", scopes: [] }\n    - { match: \"*\", scopes: [one:x, one:y] }\n    \
-         prompts: [{ match: p, deny: true }]\n    methods: [{ match: \"tasks/*\", deny: false, scopes: [one:z] }]",
-    );
-    let upstream = &config.upstreams[0];
-    assert!(!upstream.filter_lists && upstream.scopes.is_empty());
-    assert_eq!((upstream.rules.tools.len(), upstream.rules.resources.len()), (2, 0));
-    assert_eq!(upstream.rules.tools[0].demand, Demand::Scopes(Scope::empty()));
-    assert_eq!(upstream.rules.prompts[0].demand, Demand::Deny);
-    assert_eq!(upstream.rules.scopes().to_string(), "one:x one:y one:z");
-    for scope in ["one:x", "one:y", "one:z"] {
-        assert!(
-            config.scopes_of(upstream).contains(scope) && config.all_scopes().contains(scope),
-            "{scope}"
-        );
-    }
     let upstream = &with("    keep_alive: 5m").upstreams[0];
     assert_eq!(upstream.keep_alive, Some(Duration::from_secs(300)));
 }
@@ -422,6 +410,26 @@ fn limits_and_signed_identity_are_read() {
     );
     assert!(with("    identity_jwt: true").upstreams[0].identity_jwt.is_some());
     assert!(with("    identity_jwt: false").upstreams[0].identity_jwt.is_none());
+}
+
+#[test]
+fn rules_are_read_and_their_scopes_are_the_server_s() {
+    let config = with(
+        "    filter_lists: false\n    tools:\n    - { match: \"get-*\", scopes: [] }\n    - { match: \"*\", scopes: [one:x, one:y] }\n    \
+         prompts: [{ match: p, deny: true }]\n    methods: [{ match: \"tasks/*\", deny: false, scopes: [one:z] }]",
+    );
+    let upstream = &config.upstreams[0];
+    assert!(!upstream.filter_lists && upstream.scopes.is_empty());
+    assert_eq!((upstream.rules.tools.len(), upstream.rules.resources.len()), (2, 0));
+    assert_eq!(upstream.rules.tools[0].demand, Demand::Scopes(Scope::empty()));
+    assert_eq!(upstream.rules.prompts[0].demand, Demand::Deny);
+    assert_eq!(upstream.rules.scopes().to_string(), "one:x one:y one:z");
+    for scope in ["one:x", "one:y", "one:z"] {
+        assert!(
+            config.scopes_of(upstream).contains(scope) && config.all_scopes().contains(scope),
+            "{scope}"
+        );
+    }
 }
 
 #[test]
@@ -662,7 +670,7 @@ const WRONG: &[(&str, &str, usize, &str)] = &[
     ("store: { postgres: { url: x } }", "store.postgres", 9, "not known in this version; known here: sled"),
     ("oauth: { login_page: builtin }", "oauth.login_page", 9, "not known in this version"),
     ("oauth:\n  registration:\n    client_id_metadata_document: true", "oauth.registration.client_id_metadata_document", 11, "did you mean `client_id_metadata_documents`?"),
-    ("    tools: []", "upstreams[0].tools", 9, "not known in this version"),
+    ("    toolz: []", "upstreams[0].toolz", 9, "not known in this version"),
     ("    limits: { bodi: 1 }", "upstreams[0].limits.bodi", 9, "did you mean `body`?"),
     ("admin: { listen: 127.0.0.1:1, metrics: true }", "admin.metrics", 9, "known here: listen"),
     ("    path: /two", "upstreams[0].path", 9, "is there twice; the first is on line 7"),

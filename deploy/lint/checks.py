@@ -39,7 +39,7 @@ def known_metrics():
     body += (TOP / "src/telemetry/budgets.rs").read_text()
     metrics = {}
     # counter("name", "help", &["label"…])?, histogram("name", "help", BUCKETS, &[…])?, Opts::new("name", "help"), &[…]
-    pattern = r'(counter|histogram|IntGauge::new|HistogramOpts::new|Opts::new)\(\s*"(\w+)",\s*"[^"]*"([^;?]*)'
+    pattern = r'(counter|gauge|histogram|IntGauge::new|HistogramOpts::new|Opts::new)\(\s*"(\w+)",\s*"[^"]*"([^;?]*)'
     for kind, name, rest in re.findall(pattern, body):
         labels = re.search(r"&\[([^\]]*)\]", rest)
         labels = set(re.findall(r'"(\w+)"', labels.group(1))) if labels else set()

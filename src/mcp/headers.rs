@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::message::Body;
+use super::message::{Body, Named};
 use crate::domain::rules::Subject;
 
 /// The code of the error that says so.
@@ -120,7 +120,7 @@ pub fn check(claims: Claims<'_>, body: &Body<'_>) -> Result<(), Mismatch> {
 
 /// What the headers name, for rules to judge besides the body. The inner `None` is what cannot be read.
 #[must_use]
-pub fn named(claims: Claims<'_>) -> Vec<(Subject, Option<Cow<'_, str>>)> {
+pub fn named(claims: Claims<'_>) -> Vec<Named<'_>> {
     let method = claims.method.map(|method| std::str::from_utf8(method).ok());
     let subject = match method.flatten() {
         Some("tools/call") => Some(Subject::Tool),

@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::domain::rules::Subject;
@@ -32,6 +32,9 @@ pub struct Body<'a> {
     pub is_batch: bool,
 }
 
+/// Something that rules may be about, by its kind and its name.
+pub type Named<'a> = (Subject, Option<Cow<'a, str>>);
+
 /// One message.
 #[derive(Debug)]
 pub struct Message<'a> {
@@ -40,7 +43,7 @@ pub struct Message<'a> {
     /// Its method; `None` for an answer of the client to the server.
     pub method: Option<Cow<'a, str>>,
     /// What it names of the things that rules are about. A name that is none, because it is missing or no text, is `None`.
-    pub names: Vec<(Subject, Option<Cow<'a, str>>)>,
+    pub names: Vec<Named<'a>>,
 }
 
 /// Why nothing can be decided by a body.
@@ -89,16 +92,14 @@ pub fn read(body: &[u8]) -> Result<Body<'_>, Unreadable> {
     })
 }
 
-/// The tool that a body calls, found in passing: nothing is decided by it. `None` if it is no call of a tool.
+/// The tool that a body calls, found in passing: nothing is decided by it, and what comes after the name is not read. `None`
+/// if it is no call of a tool.
 #[must_use]
 pub fn called_tool(body: &[u8]) -> Option<Cow<'_, str>> {
-    let text = std::str::from_utf8(body).ok()?;
-    let envelope: Envelope<'_> = serde_json::from_str(text).ok()?;
-    if envelope.method?.0 != "tools/call" {
-        return None;
-    }
-    let params: Params<'_> = serde_json::from_str(envelope.params?.get()).ok()?;
-    params.name.flatten()
+    let mut called = Called::default();
+    // To leave an object early is an error, so what is found is noted on the way.
+    let _ = serde_json::Deserializer::from_slice(body).deserialize_map(&mut called);
+    called.name
 }
 
 fn message(text: &str) -> Result<Message<'_>, Unreadable> {
@@ -126,7 +127,7 @@ fn message(text: &str) -> Result<Message<'_>, Unreadable> {
 }
 
 /// What a request names, by its method.
-fn names<'a>(method: &str, params: Option<&'a str>) -> Result<Vec<(Subject, Option<Cow<'a, str>>)>, Unreadable> {
+fn names<'a>(method: &str, params: Option<&'a str>) -> Result<Vec<Named<'a>>, Unreadable> {
     let subject = match method {
         "tools/call" => Subject::Tool,
         "prompts/get" => Subject::Prompt,
@@ -151,7 +152,7 @@ fn names<'a>(method: &str, params: Option<&'a str>) -> Result<Vec<(Subject, Opti
 }
 
 /// What `ref` of completion/complete is about: a prompt by name, a resource by URI.
-fn referred(reference: Option<&RawValue>) -> Result<Vec<(Subject, Option<Cow<'_, str>>)>, Unreadable> {
+fn referred(reference: Option<&RawValue>) -> Result<Vec<Named<'_>>, Unreadable> {
     let unclear = || vec![(Subject::Prompt, None), (Subject::Resource, None)];
     let Some(text) = reference.map(RawValue::get).filter(|text| text.starts_with('{')) else {
         return Ok(unclear());
@@ -168,7 +169,7 @@ fn referred(reference: Option<&RawValue>) -> Result<Vec<(Subject, Option<Cow<'_,
 }
 
 /// The resources that subscriptions/listen asks to hear of.
-fn watched(notifications: Option<&RawValue>) -> Result<Vec<(Subject, Option<Cow<'_, str>>)>, Unreadable> {
+fn watched(notifications: Option<&RawValue>) -> Result<Vec<Named<'_>>, Unreadable> {
     let Some(text) = notifications.map(RawValue::get).filter(|text| text.starts_with('{')) else {
         return Ok(Vec::new());
     };
@@ -343,6 +344,75 @@ impl<'de> Deserialize<'de> for Params<'de> {
     }
 }
 
+/// Looks for a call of a tool.
+#[derive(Default)]
+struct Called<'a> {
+    is_call: bool,
+    name: Option<Cow<'a, str>>,
+}
+
+/// Looks for a name in parameters.
+struct Name<'n, 'a>(&'n mut Option<Cow<'a, str>>);
+
+impl<'de> Visitor<'de> for &mut Called<'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a message")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut before: Option<&RawValue> = None;
+        while let Some(Text(key)) = map.next_key()? {
+            match key.as_ref() {
+                "method" => {
+                    let Text(method) = map.next_value()?;
+                    self.is_call = method == "tools/call";
+                    if !self.is_call {
+                        return Ok(());
+                    }
+                    if let Some(params) = before {
+                        let _ = Name(&mut self.name).deserialize(&mut serde_json::Deserializer::from_str(params.get()));
+                        return Ok(());
+                    }
+                }
+                "params" if self.is_call => return map.next_value_seed(Name(&mut self.name)),
+                "params" => before = Some(map.next_value()?),
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Name<'_, 'de> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Name<'_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("parameters")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(Text(key)) = map.next_key()? {
+            if key == "name" {
+                let Text(name) = map.next_value()?;
+                *self.0 = Some(name);
+                break;
+            }
+            map.next_value::<IgnoredAny>()?;
+        }
+        Ok(())
+    }
+}
+
 impl<'de> Deserialize<'de> for Batch<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let (elements, flaw) = deserializer.deserialize_seq(Bounded::<&RawValue>::of(MAX_BATCH))?;
@@ -487,6 +557,19 @@ mod tests {
         assert_eq!(called_tool(body.as_bytes()).as_deref(), Some("delete"));
         assert_eq!(called_tool(br#"{"method":"tools/list","params":{"name":"x"}}"#), None);
         assert_eq!(called_tool(b"{"), None);
+        for call in [
+            r#"{"params":{"x":{"name":"b"},"name":"a"},"method":"tools/call"}"#,
+            r#"{"method":"tools/call","params":{"name":"a","arguments":nonsense"#,
+        ] {
+            assert_eq!(called_tool(call.as_bytes()).as_deref(), Some("a"), "{call}");
+        }
+        for other in [
+            r#"{"params":{"name":"a"},"method":"ping"}"#,
+            r#"{"params":{"name":"a"}}"#,
+            r#"{"method":"tools/call","params":["a"]}"#,
+        ] {
+            assert_eq!(called_tool(other.as_bytes()), None, "{other}");
+        }
     }
 
     /// Spec: H16

@@ -200,12 +200,10 @@ fn check_form(head: &HeaderMap) -> Result<(), &'static str> {
         return Err("the body is encoded, and cannot be judged");
     }
     let mut types = head.get_all(header::CONTENT_TYPE).iter();
-    let (Some(one), None) = (types.next(), types.next()) else {
-        return match head.contains_key(header::CONTENT_TYPE) {
-            true => Err("Content-Type is there twice"),
-            false => Ok(()),
-        };
-    };
+    let Some(one) = types.next() else { return Ok(()) };
+    if types.next().is_some() {
+        return Err("Content-Type is there twice");
+    }
     let text = one.to_str().map_err(|_| "Content-Type is not text")?;
     let charsets = text.split(';').skip(1).filter_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;

@@ -799,11 +799,20 @@ async fn a_stream_without_a_pause_ends_with_its_token() {
     assert!(passed > 1 << 20, "only {passed} bytes came");
     let form = [("token", own.refresh.as_str()), ("client_id", client.id.as_str())];
     assert_eq!(rig.gateway.post_form("/revoke", &[], &form).await.status, 200);
+    let mut tail = Vec::new();
     let since = Instant::now();
     loop {
         match within("the flood", stream.read(&mut part)).await {
             Ok(0) | Err(_) => break,
-            Ok(_) => assert!(since.elapsed() < Duration::from_secs(6), "it goes on without a token"),
+            // Between two events it ends in order, and the connection stays.
+            Ok(n) => {
+                tail.extend_from_slice(&part[..n]);
+                tail.drain(..tail.len().saturating_sub(5));
+                if tail == b"0\r\n\r\n" {
+                    break;
+                }
+                assert!(since.elapsed() < Duration::from_secs(6), "it goes on without a token");
+            }
         }
     }
     rig.finish().await;
