@@ -1,30 +1,14 @@
 //! Which tools a request calls, where their calls are counted: only there is a body read before the upstream hears of it.
 
-use std::borrow::Cow;
-
 use http::{Method, StatusCode};
 use pingora::protocols::http::ServerSession;
-use serde::Deserialize;
 
 use super::budget::Met;
 use super::deadline::Deadline;
 use super::reply::{self, Refusal, RpcError};
 use super::{Exchange, Gateway, policy};
-
-/// The call of a tool, as far as it is looked at.
-#[derive(Deserialize)]
-struct Message<'a> {
-    #[serde(borrow, default)]
-    method: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    params: Option<&'a serde_json::value::RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Params<'a> {
-    #[serde(borrow)]
-    name: Cow<'a, str>,
-}
+use crate::domain::rules::Subject;
+use crate::mcp::message::{self, Unreadable};
 
 /// Why a request does not go on.
 pub(super) enum Stopped {
@@ -79,22 +63,12 @@ impl Gateway {
 }
 
 /// Tells of each tool that a message, or one of a batch, calls; until that is refused.
-fn each_tool<E>(body: &[u8], mut tell: impl FnMut(&str) -> Result<(), E>) -> serde_json::Result<Result<(), E>> {
-    let messages: Vec<Message<'_>> = if body.trim_ascii_start().starts_with(b"[") {
-        serde_json::from_slice(body)?
-    } else {
-        vec![serde_json::from_slice(body)?]
-    };
-    for message in messages {
-        if message.method.as_deref() != Some("tools/call") {
-            continue;
-        }
-        // What has no name, or no text for one, is one tool: no server knows it.
-        let name = message
-            .params
-            .and_then(|params| serde_json::from_str::<Params<'_>>(params.get()).ok())
-            .map_or(Cow::Borrowed(""), |params| params.name);
-        if let Err(refused) = tell(&name) {
+fn each_tool<E>(body: &[u8], mut tell: impl FnMut(&str) -> Result<(), E>) -> Result<Result<(), E>, Unreadable> {
+    let body = message::read(body)?;
+    let named = body.messages.iter().flat_map(|message| &message.names);
+    for (_, name) in named.filter(|(subject, _)| *subject == Subject::Tool) {
+        // What has no name is one tool: no server knows it.
+        if let Err(refused) = tell(name.as_deref().unwrap_or_default()) {
             return Ok(Err(refused));
         }
     }
