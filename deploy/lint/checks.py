@@ -36,7 +36,7 @@ def known_metrics():
     body = code[code.index("pub fn new(version") :]
     body = body[: body.index("\n    }\n")]
     # Those of limits are a file of their own.
-    body += (TOP / "src/telemetry/budgets.rs").read_text()
+    body += "".join(path.read_text() for path in sorted((TOP / "src/telemetry").glob("*.rs")))
     metrics = {}
     # counter("name", "help", &["label"…])?, histogram("name", "help", BUCKETS, &[…])?, Opts::new("name", "help"), &[…]
     pattern = r'(counter|gauge|histogram|IntGauge::new|HistogramOpts::new|Opts::new)\(\s*"(\w+)",\s*"[^"]*"([^;?]*)'

@@ -50,11 +50,13 @@ impl ToolOutcome {
 
 impl Tools {
     pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let opts = Opts::new(
-            "tool_calls_total",
-            "Calls of tools by name (the first 200 of an upstream, else other) and what became of them.",
-        );
-        let calls = IntCounterVec::new(opts, &["upstream", "tool", "outcome"])?;
+        let calls = IntCounterVec::new(
+            Opts::new(
+                "tool_calls_total",
+                "Calls of tools by name (the first 200 of an upstream, else other) and what became of them.",
+            ),
+            &["upstream", "tool", "outcome"],
+        )?;
         registry.register(Box::new(calls.clone()))?;
         Ok(Self {
             calls,
