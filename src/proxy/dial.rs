@@ -211,7 +211,8 @@ impl Dialer {
             idle: PROBE,
             interval: PROBE,
             count: 4,
-            user_timeout: upstream.limits.response_timeout,
+            // Not before our own deadline, which says what has happened.
+            user_timeout: upstream.limits.response_timeout.saturating_add(Duration::from_secs(1)),
         };
         let socket: TcpStream = pool::connect(address, within, &keepalive).await?;
         let plain = Plain::new(socket);
