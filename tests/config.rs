@@ -860,6 +860,8 @@ const WRONG: &[(&str, &str, usize, &str)] = &[
     ("    tools: [{ scopes: [] }]", "upstreams[0].tools[0].match", 9, "is missing"),
     ("    tools: [{ match: \"\", deny: true }]", "upstreams[0].tools[0].match", 9, "is empty"),
     ("    tools: [{ match: \"a \", deny: true }]", "upstreams[0].tools[0].match", 9, "ends with a blank"),
+    ("    resources: [{ match: 'https://Example.com:443/*', deny: true }]", "upstreams[0].resources[0]", 9, "write \"https://example.com/*\""),
+    ("    resources: [{ match: 'file:/secret/*', deny: true }]", "upstreams[0].resources[0]", 9, "write \"file:///secret/*\""),
     ("    tools: [{ match: a }]", "upstreams[0].tools[0].scopes", 9, "or `deny: true`"),
     ("    tools: [{ match: a, scope: [b] }]", "upstreams[0].tools[0].scope", 9, "did you mean `scopes`?"),
     ("    prompts: [{ match: a, deny: yes please }]", "upstreams[0].prompts[0].deny", 9, "true or false"),

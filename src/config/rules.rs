@@ -1,5 +1,8 @@
 //! `upstreams[].tools`, `resources`, `prompts`, `methods`: what their use needs.
 
+use percent_encoding::percent_decode_str;
+use url::Url;
+
 use super::keys;
 use super::read::{At, Object};
 use super::values::shown;
@@ -13,17 +16,31 @@ const MAX_PATTERN: usize = 256;
 
 /// All rules of an upstream.
 pub(super) fn read(upstream: &Object<'_>) -> Rules {
-    let list = |key| upstream.or(key, Vec::new(), At::rules);
+    let list = |key| upstream.or(key, Vec::new(), |at| at.rules(|_| None));
     Rules {
         tools: list("tools"),
-        resources: list("resources"),
+        resources: upstream.or("resources", Vec::new(), |at| at.rules(simpler)),
         prompts: list("prompts"),
         methods: list("methods"),
     }
 }
 
+/// How the beginning of a pattern for URIs is written in the end, if it is written otherwise: with wildcards it is compared as
+/// text.
+fn simpler(pattern: &str) -> Option<String> {
+    let wildcard = pattern.find(['*', '?'])?;
+    let (start, rest) = pattern.split_at(wildcard);
+    let has_path = match start.split_once("://") {
+        Some((_, after)) => after.contains('/'),
+        None => start.get(..6).is_some_and(|start| start.eq_ignore_ascii_case("file:/")),
+    };
+    let simple = String::from(Url::parse(start).ok().filter(|_| has_path)?);
+    let plain = |text: &str| percent_decode_str(text).collect::<Vec<u8>>();
+    (plain(&simple) != plain(start)).then(|| format!("{simple}{rest}"))
+}
+
 impl At<'_> {
-    fn rules(&self) -> Option<Vec<Rule>> {
+    fn rules(&self, simpler: fn(&str) -> Option<String>) -> Option<Vec<Rule>> {
         let items = self.list()?;
         if items.len() > MAX_RULES {
             return self.refuse(format!("has more than {MAX_RULES} rules"));
@@ -31,6 +48,12 @@ impl At<'_> {
         let mut found: Vec<(Rule, usize)> = Vec::new();
         for item in items {
             let Some(rule) = item.rule() else { continue };
+            if let Some(simpler) = simpler(&rule.pattern.to_string()) {
+                item.problem(format!(
+                    "begins in a way that matches no URI as it is compared; write {}",
+                    shown(&simpler)
+                ));
+            }
             let hides = |earlier: &Pattern| earlier.is_everything() || *earlier == rule.pattern;
             if let Some((earlier, line)) = found.iter().find(|(earlier, _)| hides(&earlier.pattern)) {
                 item.problem(format!(

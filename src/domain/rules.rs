@@ -123,6 +123,13 @@ impl Rules {
         self.all().next().is_none()
     }
 
+    /// Whether they let everybody do everything, so that there is nothing to look at.
+    #[must_use]
+    pub fn allow_everything(&self) -> bool {
+        self.all()
+            .all(|rule| matches!(&rule.demand, Demand::Scopes(scopes) if scopes.is_empty()))
+    }
+
     /// Every scope that a rule names.
     #[must_use]
     pub fn scopes(&self) -> Scope {

@@ -49,7 +49,7 @@ impl Gateway {
     /// Whether what a request asks for has to be looked at.
     pub(super) fn is_ruled(&self, exchange: &Exchange) -> bool {
         let upstream = self.upstream(exchange);
-        upstream.is_some_and(|(upstream, _)| !upstream.rules.is_empty())
+        upstream.is_some_and(|(upstream, _)| !upstream.rules.allow_everything())
     }
 
     /// Whether the rules let a request through. Its body is read for that.
@@ -298,14 +298,15 @@ impl Exchange {
     }
 }
 
-/// Whether an answer has to be read as a whole before it is passed on: JSON, where lists are filtered.
+/// Whether an answer has to be read as a whole before it is passed on: JSON, or what should be, where lists are filtered.
 pub(super) fn is_held_back(exchange: &Exchange, head: &ResponseHeader) -> bool {
     let text = head
         .headers
         .get(header::CONTENT_TYPE)
         .map(|kind| kind.as_bytes().to_ascii_lowercase());
     let is_json = text.is_none_or(|text| memchr::memmem::find(&text, b"json").is_some());
-    exchange.filters_lists() && exchange.stream.is_none() && is_json
+    // What is no JSON is no list either; but whoever reads it may take it for one all the same.
+    exchange.filters_lists() && exchange.stream.is_none() && (is_json || head.status.is_success())
 }
 
 /// Reads the whole of an answer and leaves out what its caller may not use. The head says how long the rest is.

@@ -612,13 +612,16 @@ async fn no_spelling_of_a_uri_gets_around_a_rule() {
         let body = json!({ "id": 7, "method": "completion/complete", "params": { "ref": { "type": "ref/resource", "uri": uri } } });
         at.refused(&[], body.to_string().as_bytes()).await;
     }
-    let reply = at.post(&at.ada, &[], &read("file:///public/%2e%2e/notes/a")).await;
-    assert!(
-        reply
-            .header("www-authenticate")
-            .unwrap()
-            .ends_with("scope=\"one:use one:write\"")
-    );
+    let reply = at.post(&at.ada, &[], &read("file:///notes/%61")).await;
+    let challenge = reply.header("www-authenticate").unwrap();
+    assert!(challenge.ends_with("scope=\"one:use one:write\""), "{challenge}");
+    for two_ways in [
+        "file:///public//../etc/passwd",
+        "file:///public/%2f../etc/passwd",
+        "file:///public//a",
+    ] {
+        at.refused(&[], read(two_ways).as_bytes()).await;
+    }
     let prompt = json!({ "id": 7, "method": "completion/complete", "params": { "ref": { "type": "ref/prompt", "name": "secret-x" } } });
     at.refused(&[], prompt.to_string().as_bytes()).await;
 }
