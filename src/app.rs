@@ -145,7 +145,7 @@ pub async fn start_on(
     let remote = remote(&config, &clock, &metrics)?;
     let endpoints = Arc::new(Endpoints {
         remote: Arc::new(remote),
-        identity: Arc::new(Identity::new(Arc::clone(&config))),
+        identity: Arc::new(Identity::new(Arc::clone(&config), Arc::clone(&store))),
         signing_key: store.signing_key("browser").await?,
         sessions: Sessions::new(&store.signing_key("sessions").await?),
         store: Arc::clone(&store),

@@ -11,10 +11,12 @@ use mcpgate::domain::client::{Client, ClientId};
 use mcpgate::domain::device::{Decision, DeviceAuthorization, INTERVAL, UserCode};
 use mcpgate::domain::grant::{GrantId, PushedRequest, Session, Succession};
 use mcpgate::domain::key::{Algorithm, KeyRecord, PrivateKey};
+use mcpgate::domain::person::{Person, ProviderLink, Source};
 use mcpgate::domain::secret::{Nonce, SecretHash};
+use mcpgate::domain::user::Subject;
 use mcpgate::store::sled::{Limits, Options, SledStore};
 use mcpgate::store::{
-    Approval, Decided, MAX_CODE_ATTEMPTS, Once, Poll, Redemption, Registration, Room, Rotation, Store,
+    Addition, Approval, Decided, Issued, MAX_CODE_ATTEMPTS, Once, Poll, Redemption, Registration, Room, Rotation, Store,
 };
 use store_support::*;
 use tokio::task::JoinSet;
@@ -90,6 +92,11 @@ mod suite {
         a_grant_without_a_code_is_like_any_other,
         sweeping_removes_what_expired_and_nothing_else,
         sweeping_keeps_to_its_limit,
+        people_come_change_and_go,
+        accounts_are_taken_disabled_and_get_passwords,
+        what_somebody_allowed_is_listed_and_ends,
+        sessions_of_somebody_end_but_for_one,
+        an_approval_from_memory_ends_nothing,
         check_and_close_answer,
     }}
 
@@ -106,6 +113,7 @@ mod suite {
         pushed_requests: 10_000,
         devices: 10_000,
         used_once: 10_000,
+        people: 10_000,
     };
 
     fn limits(registered_clients: usize, authorizations: usize) -> Limits {
@@ -167,7 +175,7 @@ mod suite {
         store.begin_authorization(&id, &request(&old.id, 1)).await.unwrap();
         let remember = Some((&key, &scope("read")));
         store
-            .approve(&id, (&hash(), &code(&old.id, 9)), remember)
+            .approve(Some(&id), (&hash(), &code(&old.id, 9)), remember)
             .await
             .unwrap();
         assert!(store.consent(&key).await.unwrap().is_some());
@@ -242,7 +250,7 @@ mod suite {
         assert!(full().await, "one of two is over");
         let code_id = hash();
         let approval = store
-            .approve(&two, (&code_id, &code(&busy.id, 500)), None)
+            .approve(Some(&two), (&code_id, &code(&busy.id, 500)), None)
             .await
             .unwrap();
         assert_eq!(approval, Approval::Done);
@@ -268,7 +276,7 @@ mod suite {
             store.begin_authorization(id, &request(&idle.id, 2)).await.unwrap();
         }
         store
-            .approve(&approved, (&hash(), &code(&idle.id, 500)), None)
+            .approve(Some(&approved), (&hash(), &code(&idle.id, 500)), None)
             .await
             .unwrap();
         let pushed = PushedRequest {
@@ -294,7 +302,7 @@ mod suite {
             store.begin_authorization(&id, &request(&client.id, 1)).await.unwrap();
             let remember = Some((&consent_key(&client.id, REDIRECT), &scope("read")));
             store
-                .approve(&id, (&hash(), &code(&client.id, 9)), remember)
+                .approve(Some(&id), (&hash(), &code(&client.id, 9)), remember)
                 .await
                 .unwrap();
         }
@@ -399,14 +407,15 @@ mod suite {
         }
         assert_eq!(left, [false, true, true]);
         // One that is used ends later, and is swept then.
-        store.extend_session(&ids[1], at(5_000)).await.unwrap();
-        store.extend_session(&ids[0], at(5_000)).await.unwrap();
+        store.extend_session(&ids[1], at(5_000), at(900)).await.unwrap();
+        store.extend_session(&ids[0], at(5_000), at(900)).await.unwrap();
         store.sweep(at(4_000), usize::MAX).await.unwrap();
         assert!(
             store.session(&ids[0]).await.unwrap().is_none(),
             "what is over stays over"
         );
-        assert_eq!(store.session(&ids[1]).await.unwrap().unwrap().expires_at, at(5_000));
+        let used = store.session(&ids[1]).await.unwrap().unwrap();
+        assert_eq!((used.expires_at, used.details.seen_at), (at(5_000), Some(at(900))));
         assert!(store.session(&ids[2]).await.unwrap().is_none());
         store.sweep(at(5_001), usize::MAX).await.unwrap();
         assert!(store.session(&ids[1]).await.unwrap().is_none());
@@ -556,7 +565,7 @@ mod suite {
                 tasks.spawn(async move {
                     let code_id = hash();
                     let done = store
-                        .approve(&id, (&code_id, &code(&client_id, 9)), None)
+                        .approve(Some(&id), (&code_id, &code(&client_id, 9)), None)
                         .await
                         .unwrap();
                     (done, store.code(&code_id).await.unwrap().is_some())
@@ -580,6 +589,166 @@ mod suite {
         }
     }
 
+    /// Spec: E7
+    async fn an_approval_from_memory_ends_nothing(open: Open) {
+        let fixture = open(PLENTY);
+        let store = &*fixture.store;
+        let client_id = ClientId::generate();
+        let (other, code_id) = (hash(), hash());
+        store.begin_authorization(&other, &request(&client_id, 1)).await.unwrap();
+        let done = store.approve(None, (&code_id, &code(&client_id, 9)), None).await;
+        assert_eq!(done.unwrap(), Approval::Done);
+        assert!(store.code(&code_id).await.unwrap().is_some());
+        assert!(store.authorization(&other).await.unwrap().is_some());
+    }
+
+    async fn people_come_change_and_go(open: Open) {
+        let fixture = open(Limits { people: 2, ..PLENTY });
+        let store = &*fixture.store;
+        let person = |name: &str| person(name, Source::Provider("google".to_owned()));
+        let before = store.revocations();
+        for name in ["google:2", "google:1"] {
+            assert_eq!(store.admit_person(&person(name)).await.unwrap(), Room::Kept);
+        }
+        assert_eq!(store.admit_person(&person("google:3")).await.unwrap(), Room::Full);
+        assert_eq!(store.add_person(&person("google:3")).await.unwrap(), Addition::Full);
+        assert_eq!(store.set_disabled(&person("google:3"), true).await.unwrap(), Room::Full);
+        assert_eq!(store.revocations(), before + 1, "only what takes something away counts");
+        // The same again is no news; another e-mail address is.
+        assert_eq!(store.admit_person(&person("google:1")).await.unwrap(), Room::Kept);
+        assert_eq!(store.revocations(), before + 1);
+        store.set_disabled(&person("google:1"), true).await.unwrap();
+        let counted = store.revocations();
+        let mut renamed = person("google:1");
+        renamed.user.email = Some("new@example.com".to_owned());
+        renamed.created_at = at(99);
+        store.admit_person(&renamed).await.unwrap();
+        assert!(store.revocations() > counted);
+        let known = store.person(&renamed.user.subject).await.unwrap().unwrap();
+        assert_eq!(known.user.email.as_deref(), Some("new@example.com"));
+        assert!(known.disabled, "whoever signs in again is no less disabled");
+        assert_eq!(known.created_at, at(1));
+        let link = ProviderLink {
+            checked_at: at(7),
+            sealed: Some("sealed".to_owned()),
+        };
+        store.note_link(&renamed.user.subject, &link).await.unwrap();
+        store.note_link(&person("google:9").user.subject, &link).await.unwrap();
+        let names = async |after: Option<&Person>, limit| {
+            let people = store.people(after.map(|person| &person.user.subject), limit).await.unwrap();
+            people.iter().map(|person| person.user.subject.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(None, 9).await, ["google:1", "google:2"]);
+        assert_eq!(names(None, 1).await, ["google:1"]);
+        assert_eq!(names(Some(&renamed), 9).await, ["google:2"]);
+        let known = store.person(&renamed.user.subject).await.unwrap().unwrap();
+        assert_eq!(known.link, Some(link));
+        assert!(store.remove_person(&renamed.user.subject).await.unwrap());
+        assert!(!store.remove_person(&renamed.user.subject).await.unwrap());
+        assert_eq!(store.admit_person(&person("google:3")).await.unwrap(), Room::Kept);
+    }
+
+    async fn accounts_are_taken_disabled_and_get_passwords(open: Open) {
+        let fixture = open(PLENTY);
+        let store = &*fixture.store;
+        let (own, elsewhere) = (
+            person("bob", Source::Store),
+            person("google:1", Source::Provider("google".to_owned())),
+        );
+        assert_eq!(store.add_person(&own).await.unwrap(), Addition::Done);
+        assert_eq!(store.add_person(&own).await.unwrap(), Addition::Taken);
+        store.admit_person(&elsewhere).await.unwrap();
+        let (kept, ended) = (hash(), hash());
+        for id in [&kept, &ended] {
+            let session = Session {
+                subject: own.user.subject.clone(),
+                ..session(1_000)
+            };
+            store.begin_session(id, &session, None).await.unwrap();
+        }
+        assert!(store.set_password(&own.user.subject, "$new", Some(&kept)).await.unwrap());
+        assert!(store.session(&kept).await.unwrap().is_some());
+        assert!(store.session(&ended).await.unwrap().is_none());
+        assert!(
+            !store.set_password(&elsewhere.user.subject, "$new", None).await.unwrap(),
+            "who signs in elsewhere has no password here"
+        );
+        let known = store.person(&own.user.subject).await.unwrap().unwrap();
+        assert_eq!(known.password_hash.as_deref(), Some("$new"));
+        assert_eq!(store.set_disabled(&own, true).await.unwrap(), Room::Kept);
+        let known = store.person(&own.user.subject).await.unwrap().unwrap();
+        assert!(known.disabled && known.password_hash.as_deref() == Some("$new"));
+        assert!(store.session(&kept).await.unwrap().is_none());
+        store.set_disabled(&own, false).await.unwrap();
+        assert!(!store.person(&own.user.subject).await.unwrap().unwrap().disabled);
+    }
+
+    /// Spec: E10
+    async fn what_somebody_allowed_is_listed_and_ends(open: Open) {
+        let fixture = open(PLENTY);
+        let store = &*fixture.store;
+        let (one, two) = (ClientId::generate(), ClientId::generate());
+        let families = [
+            family(store, &one).await,
+            family(store, &one).await,
+            family(store, &two).await,
+        ];
+        let key = consent_key(&one, REDIRECT);
+        let id = hash();
+        store.begin_authorization(&id, &request(&one, 1)).await.unwrap();
+        let remember = Some((&key, &scope("read")));
+        store
+            .approve(Some(&id), (&hash(), &code(&one, 9)), remember)
+            .await
+            .unwrap();
+        let listed = store.grants_of(&ada(), 10).await.unwrap();
+        assert_eq!(listed.len(), 3);
+        assert!(listed.iter().all(|listed| listed.used_at == Some(at(2))), "{listed:?}");
+        assert_eq!(store.grants_of(&ada(), 2).await.unwrap().len(), 2);
+        let bob = Subject::of_username("bob").unwrap();
+        assert!(store.grants_of(&bob, 10).await.unwrap().is_empty());
+        let all = store.grants(None, 10).await.unwrap();
+        assert_eq!(all.len(), 3);
+        assert_eq!(store.grants(Some(&all[0].id), 10).await.unwrap(), all[1..]);
+        assert_eq!(store.grant(&all[1].id).await.unwrap().as_ref(), Some(&all[1]));
+        assert_eq!(store.revoke_grants_of(&bob, None).await.unwrap(), 0);
+        let before = store.revocations();
+        assert_eq!(store.revoke_grants_of(&ada(), Some(&one)).await.unwrap(), 2);
+        assert!(store.revocations() > before);
+        assert!(store.consent(&key).await.unwrap().is_none());
+        let alive = async |family: &Issued| store.access_token(&access_of(family)).await.unwrap().is_some();
+        assert!(!alive(&families[0]).await && !alive(&families[1]).await && alive(&families[2]).await);
+        assert_eq!(store.revoke_grants_for(&two).await.unwrap(), 1);
+        assert!(!alive(&families[2]).await);
+        assert!(store.grants_of(&ada(), 10).await.unwrap().is_empty());
+        // And with the account.
+        let last = family(store, &one).await;
+        store.remove_person(&ada()).await.unwrap();
+        assert!(!alive(&last).await);
+    }
+
+    async fn sessions_of_somebody_end_but_for_one(open: Open) {
+        let fixture = open(PLENTY);
+        let store = &*fixture.store;
+        let ids = [hash(), hash(), hash()];
+        for (n, id) in (1..).zip(&ids) {
+            let session = Session {
+                authenticated_at: at(n),
+                ..session(1_000)
+            };
+            store.begin_session(id, &session, None).await.unwrap();
+        }
+        let of = async || {
+            let sessions = store.sessions_of(&ada()).await.unwrap();
+            sessions.iter().map(|(id, _)| *id).collect::<Vec<_>>()
+        };
+        assert_eq!(of().await, ids);
+        assert_eq!(store.end_sessions_of(&ada(), Some(&ids[1])).await.unwrap(), 2);
+        assert_eq!(of().await, [ids[1]]);
+        assert_eq!(store.end_sessions_of(&ada(), None).await.unwrap(), 1);
+        assert!(of().await.is_empty());
+    }
+
     async fn consents_grow_and_stay_apart(open: Open) {
         let fixture = open(PLENTY);
         let store = &*fixture.store;
@@ -590,13 +759,13 @@ mod suite {
             store.begin_authorization(&id, &request(&client_id, 1)).await.unwrap();
             let remember = Some((&key, &scope(allowed)));
             store
-                .approve(&id, (&hash(), &code(&client_id, 9)), remember)
+                .approve(Some(&id), (&hash(), &code(&client_id, 9)), remember)
                 .await
                 .unwrap();
             // A second approval of what is gone must not widen the consent.
             let wide = scope("admin");
             let again = store
-                .approve(&id, (&hash(), &code(&client_id, 9)), Some((&key, &wide)))
+                .approve(Some(&id), (&hash(), &code(&client_id, 9)), Some((&key, &wide)))
                 .await;
             assert_eq!(again.unwrap(), Approval::Gone);
         }

@@ -76,7 +76,8 @@ fn config(root: &At<'_>) -> Option<Config> {
     let object = top.section("oauth", keys::OAUTH);
     let (oauth, mut mentions) = oauth::read(&object);
     let scopes = oauth::scopes(&top, &mut mentions);
-    let users = people::read(&top);
+    let admin_token = top.section("admin", keys::ADMIN).optional("token", At::client_secret);
+    let users = people::read(&top, admin_token.is_some());
     let stand_in = stand_in();
     let around = Surroundings {
         public_url: public_url.as_ref().unwrap_or(&stand_in),
@@ -91,6 +92,7 @@ fn config(root: &At<'_>) -> Option<Config> {
         trusted_proxies,
         watch_files: top.or("watch_files", false, At::boolean),
         admin,
+        admin_token,
         oauth,
         scopes,
         users,

@@ -15,7 +15,7 @@ pub(super) const TOP: &[&str] = &[
 ];
 pub(super) const LISTENER: &[&str] = &["address", "tls", "http2", "proxy_protocol"];
 pub(super) const TLS: &[&str] = &["cert", "key"];
-pub(super) const ADMIN: &[&str] = &["listen"];
+pub(super) const ADMIN: &[&str] = &["listen", "token"];
 pub(super) const STORE: &[&str] = &["sled"];
 pub(super) const SLED: &[&str] = &["path"];
 pub(super) const OAUTH: &[&str] = &[

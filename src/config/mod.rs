@@ -60,13 +60,15 @@ pub struct Config {
     pub watch_files: bool,
     /// Where `/metrics`, `/healthz` and `/readyz` are served.
     pub admin: SocketAddr,
+    /// What whoever administers the gateway shows there; without one, nothing can be seen of people and nothing changed.
+    pub admin_token: Option<SecretHash>,
     /// Where the state lives.
     pub store: StoreConfig,
     /// The authorization server's rules.
     pub oauth: OAuthConfig,
     /// What the consent page says about scopes, and who may have them.
     pub scopes: Vec<ScopeInfo>,
-    /// The built-in accounts.
+    /// The built-in accounts that are written down; others may be in the store.
     pub users: Vec<Account>,
     /// The MCP servers behind the gateway; at least one.
     pub upstreams: Vec<Upstream>,

@@ -296,7 +296,7 @@ impl<'a> At<'a> {
         })
     }
 
-    fn client_secret(&self) -> Option<SecretHash> {
+    pub(super) fn client_secret(&self) -> Option<SecretHash> {
         let secret = self.secret()?;
         if secret.len() < MIN_SECRET {
             return self.refuse(format!(

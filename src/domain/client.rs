@@ -266,6 +266,29 @@ impl GrantType {
 // === impl Client ===
 
 impl Client {
+    /// Stands where a client stands while a page of ours asks somebody to sign in. No such client is on record, so it can
+    /// get no code and no token.
+    #[must_use]
+    pub fn own_page() -> Self {
+        Self {
+            id: ClientId("mcpgate".to_owned()),
+            origin: ClientOrigin::Configured,
+            secret: None,
+            auth_method: Some(ClientAuthMethod::None),
+            keys: None,
+            redirect_uris: Vec::new(),
+            grant_types: Vec::new(),
+            scope: None,
+            name: None,
+            display: ClientDisplay::default(),
+            id_token_algorithm: None,
+            key_bound: false,
+            permissions: Permissions::default(),
+            registration_token: None,
+            created_at: Timestamp::from_millis(0),
+        }
+    }
+
     /// Whether it can keep a secret, and has to show that it does.
     #[must_use]
     pub const fn is_confidential(&self) -> bool {

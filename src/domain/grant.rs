@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::client::{Client, ClientId, GrantType, RedirectTarget};
 use super::clock::Timestamp;
+use super::person::SessionDetails;
 use super::pkce::CodeChallenge;
 use super::scope::{OFFLINE_ACCESS, Scope};
 use super::secret::{Nonce, SecretHash, random_bytes};
@@ -73,6 +74,17 @@ pub struct RequestDetails {
     /// The device that waits for the answer, in place of a client behind a redirect (RFC 8628).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<SecretHash>,
+    /// The page of ours that waits for the answer, in place of a client: all that it needs is somebody signed in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub page: Option<OwnPage>,
+}
+
+/// A page of ours that somebody has to be signed in for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OwnPage {
+    /// What they allowed, and where they are signed in.
+    Account,
 }
 
 /// An authorization request that its client pushed beforehand (RFC 9126), and that waits for its browser.
@@ -95,6 +107,9 @@ pub struct Session {
     pub authenticated_at: Timestamp,
     /// When it ends; later, each time it is used.
     pub expires_at: Timestamp,
+    /// How and where.
+    #[serde(default)]
+    pub details: SessionDetails,
 }
 
 /// What a remembered consent is for: a person, a client at one redirect URI, a resource.
@@ -300,6 +315,18 @@ impl<'de> Deserialize<'de> for GrantId {
         let text = String::deserialize(deserializer)?;
         let number = u128::from_str_radix(&text, 16).map_err(serde::de::Error::custom)?;
         Ok(Self(number.to_be_bytes()))
+    }
+}
+
+// === impl OwnPage ===
+
+impl OwnPage {
+    /// Its path.
+    #[must_use]
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::Account => "/account",
+        }
     }
 }
 

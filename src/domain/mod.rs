@@ -11,6 +11,7 @@ pub mod error;
 pub mod grant;
 pub mod key;
 pub mod network;
+pub mod person;
 pub mod pkce;
 pub mod rate;
 pub mod rules;

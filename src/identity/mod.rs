@@ -3,6 +3,7 @@
 pub mod local;
 mod throttle;
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,9 @@ use zeroize::Zeroizing;
 
 use crate::config::Config;
 use crate::domain::clock::Timestamp;
+use crate::domain::person::{Person, Source};
 use crate::domain::user::{Subject, User};
+use crate::store::{Store, StoreError};
 use local::Accounts;
 
 /// What became of a sign-in.
@@ -29,19 +32,20 @@ pub enum SignIn {
 }
 
 /// Everybody who can sign in.
-#[derive(Debug)]
 pub struct Identity {
     config: Arc<Config>,
+    store: Arc<dyn Store>,
     accounts: Accounts,
 }
 
 impl Identity {
-    /// The accounts of this configuration.
+    /// The accounts of this configuration and of this store.
     #[must_use]
-    pub fn new(config: Arc<Config>) -> Self {
+    pub fn new(config: Arc<Config>, store: Arc<dyn Store>) -> Self {
         Self {
             accounts: Accounts::new(Arc::clone(&config)),
             config,
+            store,
         }
     }
 
@@ -51,6 +55,7 @@ impl Identity {
         Self {
             accounts: self.accounts.with(Arc::clone(&config)),
             config,
+            store: Arc::clone(&self.store),
         }
     }
 
@@ -59,13 +64,44 @@ impl Identity {
         self.accounts.sign_in(username, password, from, now).await
     }
 
-    /// The person behind a subject; `None` if the account is gone, and then its tokens count no longer.
-    #[must_use]
-    pub fn user(&self, subject: &Subject) -> Option<&User> {
+    /// The person behind a subject; `None` if the account is gone or disabled, and then its tokens count no longer.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn user(&self, subject: &Subject) -> Result<Option<User>, StoreError> {
+        let known = self.store.person(subject).await?;
+        if known.as_ref().is_some_and(|person| person.disabled) {
+            return Ok(None);
+        }
+        Ok(known
+            .filter(|person| self.counts(person))
+            .map(|person| person.user)
+            .or_else(|| self.configured(subject).cloned()))
+    }
+
+    /// Whether what is on record of somebody is true: whoever said so is still believed, and says more than the configuration.
+    fn counts(&self, person: &Person) -> bool {
+        match &person.source {
+            Source::Configuration => false,
+            // Who is written down by name is who is written down.
+            Source::Store => self.configured(&person.user.subject).is_none(),
+            Source::Provider(_) | Source::LoginPage => false,
+        }
+    }
+
+    fn configured(&self, subject: &Subject) -> Option<&User> {
         self.config
             .users
             .iter()
             .map(|account| &account.user)
             .find(|user| user.subject == *subject)
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity")
+            .field("accounts", &self.accounts)
+            .finish_non_exhaustive()
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::{Method, StatusCode, header};
 
 use super::browser::{self, Browser};
-use super::consent::{self, Permission};
+use super::consent::{self, Ends, Permission};
 use super::interaction::Interaction;
 use super::pages::Problem;
 use super::response::{self, ReturnAddress};
@@ -442,10 +442,7 @@ async fn begin(at: &Endpoints, call: &Call<'_>, accepted: Accepted<'_>) -> Resul
             return Err(OAuthError::new(ErrorCode::LoginRequired, "nobody is signed in"));
         };
         return match permission {
-            Permission::Remembered(scope) => {
-                put_on_record(at, &interaction).await?;
-                consent::approve(at, &interaction, signed_in, scope).await
-            }
+            Permission::Remembered(scope) => consent::approve(at, &interaction, signed_in, scope, Ends::Nothing).await,
             Permission::Ask(_) => Err(OAuthError::new(
                 ErrorCode::ConsentRequired,
                 "the person has to be asked",
@@ -455,13 +452,18 @@ async fn begin(at: &Endpoints, call: &Call<'_>, accepted: Accepted<'_>) -> Resul
     }
     // An account that may not have this is no reason to turn its owner away: they may have another.
     interaction.request.sign_in_again |= matches!(permission, Some(Permission::Denied(_)));
-    put_on_record(at, &interaction).await?;
     let mut answer = match (&signed_in, permission) {
         (Some(signed_in), Some(Permission::Remembered(scope))) if !prompt.login => {
-            consent::approve(at, &interaction, signed_in, scope).await?
+            consent::approve(at, &interaction, signed_in, scope, Ends::Nothing).await?
         }
-        (Some(_), Some(_)) if !interaction.request.sign_in_again => interaction.redirect_to(at, "/consent"),
-        _ => interaction.redirect_to(at, "/login"),
+        (Some(_), Some(_)) if !interaction.request.sign_in_again => {
+            put_on_record(at, &interaction).await?;
+            interaction.redirect_to(at, "/consent")
+        }
+        _ => {
+            put_on_record(at, &interaction).await?;
+            interaction.redirect_to(at, "/login")
+        }
     };
     interaction.browser.remember(at, answer.headers_mut());
     Ok(answer)

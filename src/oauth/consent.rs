@@ -123,12 +123,25 @@ fn can_be_skipped(interaction: &Interaction<'_>) -> bool {
         || matches!(Destination::of(&interaction.request.redirect), Destination::Site(_))
 }
 
-/// Turns an unfinished authorization into a code and hands it to the client.
+/// Answered in another window, or pushed out by newer requests of the same browser or address.
+const GONE: &str = "the request is no longer open: it was answered before, or newer ones took its place";
+
+/// What an approval ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ends {
+    /// The unfinished authorization on record. Whoever answers it second finds it gone.
+    Unfinished,
+    /// Nothing: it was answered as it came, from what is remembered.
+    Nothing,
+}
+
+/// Turns an authorization into a code and hands it to the client.
 pub(super) async fn approve(
     at: &Endpoints,
     interaction: &Interaction<'_>,
     signed_in: &SignedIn,
     scope: Scope,
+    ends: Ends,
 ) -> Result<Answer, OAuthError> {
     let request = &interaction.request;
     if let Some(device) = &request.details.device {
@@ -153,9 +166,14 @@ pub(super) async fn approve(
         failed_attempts: 0,
     };
     let remember = Some((&key, &record.scope));
+    let id = interaction.id.hash();
     let approval = at
         .store
-        .approve(&interaction.id.hash(), (&code.hash(), &record), remember)
+        .approve(
+            (ends == Ends::Unfinished).then_some(&id),
+            (&code.hash(), &record),
+            remember,
+        )
         .await;
     match approval.map_err(unavailable)? {
         Approval::Done => {
@@ -168,10 +186,7 @@ pub(super) async fn approve(
             );
             Ok(interaction.return_address().code(at, &code))
         }
-        Approval::Gone => Err(OAuthError::new(
-            ErrorCode::AccessDenied,
-            "the request was answered before",
-        )),
+        Approval::Gone => Err(OAuthError::new(ErrorCode::AccessDenied, GONE)),
     }
 }
 
@@ -183,7 +198,7 @@ async fn approve_device(
     device: &SecretHash,
     scope: Scope,
 ) -> Result<Answer, OAuthError> {
-    let over = || OAuthError::new(ErrorCode::AccessDenied, "the request was answered before");
+    let over = || OAuthError::new(ErrorCode::AccessDenied, GONE);
     if !at
         .store
         .end_authorization(&interaction.id.hash())

@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use super::Endpoints;
+use super::{Endpoints, unavailable};
 use crate::config::{IdentityJwt, Upstream};
 use crate::domain::clock::Timestamp;
 use crate::domain::error::OAuthError;
@@ -67,7 +67,8 @@ pub async fn state(
     expires_at: Timestamp,
 ) -> Result<Assertion, OAuthError> {
     let now = at.now();
-    let user = at.identity.user(&grant.subject);
+    let user = at.identity.user(&grant.subject).await.map_err(unavailable)?;
+    let user = user.as_ref();
     let claims = Claims {
         iss: &at.config.public_url.origin,
         aud: settings

@@ -3,21 +3,25 @@
 //! Every step looks up the unfinished authorization by its id and holds it against the browser's cookie. A GET changes
 //! nothing. A POST needs the token of the form that we gave to this browser for this step.
 
+use std::time::Duration;
+
 use http::{Method, StatusCode};
 use zeroize::Zeroizing;
 
 use super::browser::{self, Browser, Purpose};
-use super::consent::{self, Permission, Question};
+use super::consent::{self, Ends, Permission, Question};
 use super::pages::{self, Problem};
 use super::session::{self, SignedIn};
 use super::web::{self, Parameters};
 use super::{Answer, Call, Endpoints, unavailable};
 use crate::config::Upstream;
-use crate::domain::client::Client;
+use crate::domain::client::{Client, RedirectTarget};
 use crate::domain::error::{ErrorCode, OAuthError};
-use crate::domain::grant::AuthorizationRequest;
+use crate::domain::grant::{AuthorizationRequest, OwnPage, RequestDetails};
+use crate::domain::person::SessionDetails;
 use crate::domain::scope::Scope;
 use crate::domain::secret::{Secret, SecretKind};
+use crate::domain::user::User;
 use crate::fetch::Patience;
 use crate::identity::SignIn;
 use crate::store::StoreError;
@@ -105,14 +109,12 @@ async fn sign_in(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
     }
     match at.identity.sign_in(username, password, call.address, at.now()).await {
         SignIn::Success(user) => {
-            at.metrics.login(PROVIDER, LoginOutcome::Success);
-            tracing::info!(subject = %user.subject, provider = PROVIDER, "signed in");
-            let mut headers = http::HeaderMap::new();
-            let signed_in = session::sign_in(at, call, user, &mut headers).await?;
-            at.store.note_sign_in(&interaction.id.hash()).await?;
-            let mut answer = go_on(at, &interaction, &signed_in).await?;
-            answer.headers_mut().extend(headers);
-            Ok(answer)
+            let details = SessionDetails {
+                provider: PROVIDER.to_owned(),
+                methods: vec!["pwd".to_owned()],
+                ..SessionDetails::default()
+            };
+            identified(at, call, &interaction, user, details).await
         }
         SignIn::Failure => {
             at.metrics.login(PROVIDER, LoginOutcome::Failure);
@@ -128,10 +130,32 @@ async fn sign_in(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
     }
 }
 
-/// After a sign-in: a code where this was allowed before, an end where the account may not have it, else the question.
+/// What every way to sign in ends with, once it is certain who it is: a session in this browser, and the next step.
+pub(super) async fn identified(
+    at: &Endpoints,
+    call: &Call<'_>,
+    interaction: &Interaction<'_>,
+    user: User,
+    details: SessionDetails,
+) -> Result<Answer, Problem> {
+    at.metrics.login(&details.provider, LoginOutcome::Success);
+    tracing::info!(subject = %user.subject, provider = details.provider, "signed in");
+    let mut headers = http::HeaderMap::new();
+    let signed_in = session::sign_in(at, call, user, details, &mut headers).await?;
+    at.store.note_sign_in(&interaction.id.hash()).await?;
+    let mut answer = go_on(at, interaction, &signed_in).await?;
+    answer.headers_mut().extend(headers);
+    Ok(answer)
+}
+
+/// After a sign-in: the page of ours that waits for it, or a code where this was allowed before, an end where the account may not have it, else the question.
 async fn go_on(at: &Endpoints, interaction: &Interaction<'_>, signed_in: &SignedIn) -> Result<Answer, Problem> {
+    if let Some(page) = interaction.request.details.page {
+        at.store.end_authorization(&interaction.id.hash()).await?;
+        return Ok(web::redirect(&path(at, page.path())));
+    }
     Ok(match consent::permission(at, interaction, signed_in).await? {
-        Permission::Remembered(scope) => consent::approve(at, interaction, signed_in, scope).await?,
+        Permission::Remembered(scope) => consent::approve(at, interaction, signed_in, scope, Ends::Unfinished).await?,
         Permission::Denied(error) => consent::refuse(at, interaction, &error).await?,
         Permission::Ask(_) => interaction.redirect_to(at, "/consent"),
     })
@@ -145,6 +169,9 @@ async fn show_consent(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem
     let Some(signed_in) = signed_in_for(at, call, &interaction).await? else {
         return Ok(interaction.redirect_to(at, "/login"));
     };
+    if interaction.request.details.page.is_some() {
+        return go_on(at, &interaction, &signed_in).await;
+    }
     Ok(match consent::permission(at, &interaction, &signed_in).await? {
         Permission::Ask(question) => pages::consent(at, &interaction, &signed_in, &question),
         Permission::Remembered(scope) => {
@@ -166,6 +193,9 @@ async fn decide(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
     };
     let expected = interaction.form_token(at, Purpose::Consent, Some(&signed_in));
     check_form_token(&parameters, FORM_TOKEN, &expected)?;
+    if interaction.request.details.page.is_some() {
+        return go_on(at, &interaction, &signed_in).await;
+    }
     match parameters.get("decision") {
         Some("approve") => {}
         Some("deny") => {
@@ -176,7 +206,7 @@ async fn decide(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
     }
     Ok(match consent::permission(at, &interaction, &signed_in).await? {
         Permission::Ask(Question { scope, .. }) | Permission::Remembered(scope) => {
-            consent::approve(at, &interaction, &signed_in, scope).await?
+            consent::approve(at, &interaction, &signed_in, scope, Ends::Unfinished).await?
         }
         Permission::Denied(error) => consent::refuse(at, &interaction, &error).await?,
     })
@@ -209,6 +239,44 @@ async fn sign_out(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
         browser::forget(at, answer.headers_mut());
     }
     tracing::info!(subject = %signed_in.user.subject, "signed out");
+    Ok(answer)
+}
+
+/// Has somebody sign in for a page of ours: an authorization like any other, but that no client hears of it.
+pub(super) async fn sign_in_for(at: &Endpoints, call: &Call<'_>, page: OwnPage) -> Result<Answer, Problem> {
+    let upstream = at.config.upstreams.first().ok_or_else(Problem::lapsed)?;
+    let browser = Browser::of_or_new(at, call);
+    let client = Client::own_page();
+    let now = at.now();
+    let interaction = Interaction {
+        id: Secret::generate(SecretKind::Authorization),
+        request: AuthorizationRequest {
+            client_id: client.id.clone(),
+            redirect: RedirectTarget::page_of_ours(at.config.endpoint(page.path())),
+            state: None,
+            code_challenge: None,
+            scope: Scope::empty(),
+            resource: upstream.resource.clone(),
+            browser: browser.hash(),
+            sign_in_again: false,
+            ask_again: false,
+            details: RequestDetails {
+                page: Some(page),
+                source: Some(browser::source(at, call)),
+                ..RequestDetails::default()
+            },
+            created_at: now,
+            expires_at: now.plus(Duration::from_secs(browser::LIFETIME)),
+        },
+        browser,
+        client,
+        upstream,
+    };
+    at.store
+        .begin_authorization(&interaction.id.hash(), &interaction.request)
+        .await?;
+    let mut answer = interaction.redirect_to(at, "/login");
+    interaction.browser.remember(at, answer.headers_mut());
     Ok(answer)
 }
 
@@ -272,6 +340,17 @@ impl<'a> Interaction<'a> {
             .ok_or_else(Problem::lapsed)?;
         if request.browser != browser.hash() {
             return Err(Problem::other_browser());
+        }
+        if request.details.page.is_some() {
+            let upstream = at.config.upstreams.first().ok_or_else(Problem::lapsed)?;
+            let client = Client::own_page();
+            return Ok(Self {
+                id,
+                request,
+                browser,
+                client,
+                upstream,
+            });
         }
         let gone = |what| Problem::of_request(&OAuthError::new(ErrorCode::InvalidClient, what));
         let client = at.find_client(&request.client_id, Patience::LENIENT).await?;

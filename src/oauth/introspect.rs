@@ -76,14 +76,14 @@ async fn handle(at: &Endpoints, call: &Call<'_>) -> Result<Answer, OAuthError> {
     let Some(found) = found.filter(|found| may_know(at, &client, &found.grant.client_id, &found.grant.resource)) else {
         return Ok(web::json_no_store(StatusCode::OK, &json!({ "active": false })));
     };
-    let user = at.identity.user(&found.grant.subject);
+    let user = at.identity.user(&found.grant.subject).await.map_err(unavailable)?;
     Ok(web::json_no_store(
         StatusCode::OK,
         &Active {
             active: true,
             scope: &found.scope,
             client_id: found.grant.client_id.as_str(),
-            username: user.map(|user| user.username.as_str()),
+            username: user.as_ref().map(|user| user.username.as_str()),
             token_type: found.token_type,
             exp: found.expires_at.as_seconds(),
             iat: found.issued_at.map(Timestamp::as_seconds),
@@ -126,7 +126,7 @@ async fn find(at: &Endpoints, presented: &str) -> Result<Option<Found>, OAuthErr
     };
     let Some(found) = found else { return Ok(None) };
     let known = at.knows_client(&found.grant.client_id).await.map_err(unavailable)?;
-    let counts = known && at.config.upstream_for(&found.grant.resource).is_some() && at.has_principal(&found.grant);
+    let counts = known && at.config.upstream_for(&found.grant.resource).is_some() && at.has_principal(&found.grant).await.map_err(unavailable)?;
     Ok(counts.then_some(found))
 }
 

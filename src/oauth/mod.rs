@@ -405,9 +405,11 @@ impl Endpoints {
 
 impl Endpoints {
     /// Whether the one whom a grant speaks for is still there: its person, or the client itself.
-    #[must_use]
-    pub fn has_principal(&self, grant: &Grant) -> bool {
-        grant.subject == Subject::of_client(&grant.client_id) || self.identity.user(&grant.subject).is_some()
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn has_principal(&self, grant: &Grant) -> Result<bool, StoreError> {
+        Ok(grant.subject == Subject::of_client(&grant.client_id) || self.identity.user(&grant.subject).await?.is_some())
     }
 }
 

@@ -81,7 +81,7 @@ pub(super) async fn id_token(
     authentication: &Authentication,
     access_token: &str,
 ) -> Result<Option<String>, OAuthError> {
-    let user = at.identity.user(&authentication.subject);
+    let user = at.identity.user(&authentication.subject).await.map_err(unavailable)?;
     let (true, Some(user)) = (is_on(&at.config) && scope.contains(OPENID), user) else {
         return Ok(None);
     };
@@ -97,7 +97,7 @@ pub(super) async fn id_token(
         auth_time: authentication.at.as_seconds(),
         nonce: authentication.nonce.as_deref(),
         at_hash: left_half(access_token),
-        profile: profile(user, scope),
+        profile: profile(&user, scope),
     };
     let algorithm = client.id_token_algorithm.unwrap_or(Algorithm::Rs256);
     at.keyring
@@ -186,12 +186,12 @@ async fn claims(at: &Endpoints, call: &Call<'_>) -> Result<Value, protected::Ref
     if !live.token.scope.contains(OPENID) {
         return Err(protected::Refused::Scope(OPENID));
     }
-    let user = at.identity.user(&live.grant.subject);
+    let user = at.identity.user(&live.grant.subject).await.map_err(unavailable)?;
     let user = user.ok_or(protected::Refused::Token)?;
     if !at.knows_client(&live.grant.client_id).await.map_err(unavailable)? {
         return Err(protected::Refused::Token);
     }
-    let mut claims = profile(user, &live.token.scope);
+    let mut claims = profile(&user, &live.token.scope);
     claims.insert("sub".to_owned(), json!(live.grant.subject.as_str()));
     Ok(Value::Object(claims))
 }

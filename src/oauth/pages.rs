@@ -55,7 +55,11 @@ pub(super) fn login(at: &Endpoints, about: &Interaction<'_>, username: &str, err
     let has_name = !username.is_empty();
     let body = html! {
         h1 { "Sign in" }
-        p .lead { (who(about)) " wants to use " strong { (about.upstream.name) } "." }
+        @if about.request.details.page.is_some() {
+            p .lead { "To see your account." }
+        } @else {
+            p .lead { (who(about)) " wants to use " strong { (about.upstream.name) } "." }
+        }
         @if let Some(message) = &message {
             p #problem .alert role="alert" { (message) }
         }

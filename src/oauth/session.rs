@@ -4,11 +4,12 @@
 
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, header};
 
 use super::{Call, Endpoints, cookie};
 use crate::domain::clock::Timestamp;
 use crate::domain::grant::Session;
+use crate::domain::person::SessionDetails;
 use crate::domain::secret::{Secret, SecretHash, SecretKind};
 use crate::domain::user::User;
 use crate::store::StoreError;
@@ -18,6 +19,8 @@ const LIFETIME: Duration = Duration::from_secs(12 * 3600);
 
 /// How long it may go unused.
 const IDLE: Duration = Duration::from_secs(2 * 3600);
+/// Most characters of a browser's name for itself.
+const MAX_AGENT: usize = 256;
 /// A session is not written down again for less: a page more or less is no news.
 const NEWS: Duration = Duration::from_secs(5 * 60);
 
@@ -41,16 +44,16 @@ pub(super) async fn signed_in(at: &Endpoints, call: &Call<'_>) -> Result<Option<
         .session(&id)
         .await?
         .filter(|session| at.now() < session.expires_at);
-    let user = session
-        .as_ref()
-        .and_then(|session| at.identity.user(&session.subject))
-        .cloned();
+    let user = match &session {
+        Some(session) => at.identity.user(&session.subject).await?,
+        None => None,
+    };
     let Some((session, user)) = session.zip(user) else {
         return Ok(None);
     };
     let until = end(&session, at.now());
     if until.since(session.expires_at) >= NEWS {
-        at.store.extend_session(&id, until).await?;
+        at.store.extend_session(&id, until, at.now()).await?;
     }
     Ok(Some(SignedIn { id, session, user }))
 }
@@ -60,6 +63,7 @@ pub(super) async fn sign_in(
     at: &Endpoints,
     call: &Call<'_>,
     user: User,
+    details: SessionDetails,
     headers: &mut HeaderMap,
 ) -> Result<SignedIn, StoreError> {
     let secret = Secret::generate(SecretKind::Session);
@@ -67,11 +71,23 @@ pub(super) async fn sign_in(
         subject: user.subject.clone(),
         authenticated_at: at.now(),
         expires_at: at.now().plus(IDLE),
+        details: SessionDetails {
+            browser: agent(call),
+            address: Some(call.address.to_string()),
+            seen_at: Some(at.now()),
+            ..details
+        },
     };
     let (id, previous) = (secret.hash(), presented(at, call));
     at.store.begin_session(&id, &session, previous.as_ref()).await?;
     cookie::set(at, headers, cookie_name(at), secret.expose(), LIFETIME.as_secs());
     Ok(SignedIn { id, session, user })
+}
+
+/// What the browser calls itself, as far as that is worth keeping.
+fn agent(call: &Call<'_>) -> Option<String> {
+    let text = call.request.headers().get(header::USER_AGENT)?.to_str().ok()?;
+    Some(text.chars().take(MAX_AGENT).collect())
 }
 
 /// When a session ends if it is not used from now on.

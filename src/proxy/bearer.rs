@@ -189,15 +189,15 @@ async fn look_up(
     if !at.knows_client(&live.grant.client_id).await? {
         return Ok(None);
     }
-    if !at.has_principal(&live.grant) {
+    let user = at.identity.user(&live.grant.subject).await?;
+    if user.is_none() && live.grant.subject != Subject::of_client(&live.grant.client_id) {
         return Ok(None);
     }
-    let user = at.identity.user(&live.grant.subject);
     let effective = at.config.with_implied(&live.token.scope);
     let permit = Permit {
         upstream: index,
         token: *hash,
-        identity: headers::identity(upstream, &live.grant, &effective, user),
+        identity: headers::identity(upstream, &live.grant, &effective, user.as_ref()),
         signed: None,
         key: live.token.key,
         expires_at: live.token.expires_at.min(live.grant.expires_at),

@@ -7,9 +7,11 @@
 //! Records carry their own expiry. A lookup may return an expired record: whether it still counts is decided above, with
 //! the caller's clock. Expired records are removed by [`Store::sweep`].
 
+mod people;
 mod requests;
 pub mod sled;
 
+pub use people::{Addition, Listed, MAX_PEOPLE, People};
 pub use requests::{Decided, Keys, MAX_DEVICES, MAX_PUSHED_REQUESTS, MAX_USED_ONCE, Once, Poll, Room, Waiting};
 
 use async_trait::async_trait;
@@ -132,7 +134,7 @@ pub enum Rotation {
 
 /// Everything that the gateway remembers.
 #[async_trait]
-pub trait Store: Keys + Waiting + Send + Sync + 'static {
+pub trait Store: Keys + Waiting + People + Send + Sync + 'static {
     // --- clients
 
     /// Puts a client that registered itself on record; see [`Registration`] for the cap of [`MAX_REGISTERED_CLIENTS`].
@@ -158,10 +160,11 @@ pub trait Store: Keys + Waiting + Send + Sync + 'static {
     /// Ends an unfinished authorization without a code. Whether it was there.
     async fn end_authorization(&self, id: &SecretHash) -> Result<bool, StoreError>;
     /// Turns an unfinished authorization into a code, and remembers what was allowed, if a key is given: united with what
-    /// this key already stands for. One event: a second approval of the same request finds it gone.
+    /// this key already stands for. One event: a second approval of the same request finds it gone. Without an id it is an
+    /// answer that nobody had to wait for, since consent was remembered.
     async fn approve(
         &self,
-        id: &SecretHash,
+        id: Option<&SecretHash>,
         code: (&SecretHash, &AuthorizationCode),
         remember: Option<(&ConsentKey, &Scope)>,
     ) -> Result<Approval, StoreError>;
@@ -177,8 +180,13 @@ pub trait Store: Keys + Waiting + Send + Sync + 'static {
     ) -> Result<(), StoreError>;
     /// A signed-in browser.
     async fn session(&self, id: &SecretHash) -> Result<Option<Session>, StoreError>;
-    /// Moves the end of a session that is there: somebody was seen.
-    async fn extend_session(&self, id: &SecretHash, expires_at: Timestamp) -> Result<(), StoreError>;
+    /// Moves the end of a session that is there: somebody was seen, and when.
+    async fn extend_session(
+        &self,
+        id: &SecretHash,
+        expires_at: Timestamp,
+        seen_at: Timestamp,
+    ) -> Result<(), StoreError>;
     /// Signs a browser out.
     async fn end_session(&self, id: &SecretHash) -> Result<(), StoreError>;
 

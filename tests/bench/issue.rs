@@ -188,7 +188,7 @@ async fn begin(store: &Arc<dyn Store>) -> Result<(GrantId, Secret), Failure> {
         redeemed: None,
         failed_attempts: 0,
     };
-    store.approve(&id.hash(), (&code.hash(), &record), None).await?;
+    store.approve(Some(&id.hash()), (&code.hash(), &record), None).await?;
     let grant_id = GrantId::generate();
     let grant = record.grant(NOW, Duration::from_secs(604_800));
     let issued = issued(

@@ -8,10 +8,11 @@ use mcpgate::domain::grant::{
     AccessToken, AuthorizationCode, AuthorizationRequest, ConsentKey, Grant, GrantId, RefreshToken, RequestDetails,
     Session, Succession,
 };
+use mcpgate::domain::person::{Person, SessionDetails, Source};
 use mcpgate::domain::scope::Scope;
 use mcpgate::domain::secret::{Nonce, SecretHash, random_bytes};
 use mcpgate::domain::uri::Resource;
-use mcpgate::domain::user::Subject;
+use mcpgate::domain::user::{Subject, User};
 use mcpgate::store::{Approval, Issued, Store};
 
 pub const REDIRECT: &str = "http://127.0.0.1:7777/callback";
@@ -98,7 +99,19 @@ pub fn session(expires_at: u64) -> Session {
         subject: ada(),
         authenticated_at: at(1),
         expires_at: at(expires_at),
+        details: SessionDetails::default(),
     }
+}
+
+pub fn person(subject: &str, source: Source) -> Person {
+    let user = User {
+        subject: Subject::named(subject).unwrap(),
+        username: subject.to_owned(),
+        email: None,
+        name: None,
+        groups: Vec::new(),
+    };
+    Person::new(user, source, at(1))
 }
 
 pub fn consent_key(client_id: &ClientId, uri: &str) -> ConsentKey {
@@ -165,7 +178,9 @@ pub fn succession() -> Succession {
 pub async fn approved(store: &dyn Store, client_id: &ClientId) -> SecretHash {
     let (id, code_id) = (hash(), hash());
     store.begin_authorization(&id, &request(client_id, 1)).await.unwrap();
-    let done = store.approve(&id, (&code_id, &code(client_id, 60_000)), None).await;
+    let done = store
+        .approve(Some(&id), (&code_id, &code(client_id, 60_000)), None)
+        .await;
     assert_eq!(done.unwrap(), Approval::Done);
     code_id
 }

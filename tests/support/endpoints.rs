@@ -292,7 +292,7 @@ impl Gateway {
         let remote = Remote::new(fetcher(strangers), fetcher(Reach::Anywhere));
         let at = Endpoints {
             remote: Arc::new(remote),
-            identity: Arc::new(Identity::new(Arc::clone(&config))),
+            identity: Arc::new(Identity::new(Arc::clone(&config), Arc::clone(&store))),
             config,
             store,
             metrics,

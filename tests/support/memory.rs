@@ -10,7 +10,7 @@
     reason = "for tests, each of which is a crate of its own and uses its part of this"
 )]
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -23,10 +23,12 @@ use mcpgate::domain::grant::{
     RefreshToken, Session, Succession,
 };
 use mcpgate::domain::key::KeyRecord;
+use mcpgate::domain::person::{Person, ProviderLink};
 use mcpgate::domain::scope::Scope;
 use mcpgate::domain::secret::SecretHash;
+use mcpgate::domain::user::Subject;
 use mcpgate::store::{
-    Approval, Decided, Issued, Keys, MAX_CODE_ATTEMPTS, Once, Poll, Redemption, Registration, Room, Rotation, Store,
+    Addition, Approval, Decided, Issued, Keys, Listed, MAX_CODE_ATTEMPTS, Once, People, Poll, Redemption, Registration, Room, Rotation, Store,
     StoreError, Waiting,
 };
 
@@ -54,6 +56,7 @@ struct Records {
     refresh: HashMap<SecretHash, RefreshToken>,
     used_once: HashSet<SecretHash>,
     keys: Vec<KeyRecord>,
+    people: BTreeMap<Subject, Person>,
     pushed: HashMap<SecretHash, PushedRequest>,
     devices: HashMap<SecretHash, DeviceAuthorization>,
 }
@@ -147,12 +150,12 @@ impl Store for Memory {
 
     async fn approve(
         &self,
-        id: &SecretHash,
+        id: Option<&SecretHash>,
         code: (&SecretHash, &AuthorizationCode),
         remember: Option<(&ConsentKey, &Scope)>,
     ) -> Result<Approval, StoreError> {
         self.with(|records| {
-            if records.authorizations.remove(id).is_none() {
+            if id.is_some_and(|id| records.authorizations.remove(id).is_none()) {
                 return Approval::Gone;
             }
             records.codes.insert(*code.0, code.1.clone());
@@ -186,10 +189,16 @@ impl Store for Memory {
         self.with(|records| records.sessions.get(id).cloned()).await
     }
 
-    async fn extend_session(&self, id: &SecretHash, expires_at: Timestamp) -> Result<(), StoreError> {
+    async fn extend_session(
+        &self,
+        id: &SecretHash,
+        expires_at: Timestamp,
+        seen_at: Timestamp,
+    ) -> Result<(), StoreError> {
         self.with(|records| {
             if let Some(session) = records.sessions.get_mut(id) {
                 session.expires_at = expires_at;
+                session.details.seen_at = Some(seen_at);
             }
         })
         .await
@@ -428,6 +437,198 @@ impl Waiting for Memory {
             records.grants.insert(issued.grant_id, grant.clone());
             records.issue(issued);
             Redemption::Done
+        })
+        .await
+    }
+}
+
+impl Records {
+    fn end_sessions(&mut self, subject: &Subject, keep: Option<&SecretHash>) -> usize {
+        let before = self.sessions.len();
+        self.sessions
+            .retain(|id, session| session.subject != *subject || keep == Some(id));
+        before - self.sessions.len()
+    }
+
+    fn end_grants(&mut self, ends: impl Fn(&Grant) -> bool) -> usize {
+        let before = self.grants.len();
+        self.grants.retain(|_, grant| !ends(grant));
+        before - self.grants.len()
+    }
+
+    fn listed(&self, pick: impl Fn(&Grant) -> bool) -> Vec<Listed> {
+        let mut found: Vec<Listed> = self
+            .grants
+            .iter()
+            .filter(|(_, grant)| pick(grant))
+            .map(|(id, grant)| Listed {
+                id: *id,
+                grant: grant.clone(),
+                used_at: None,
+            })
+            .collect();
+        found.sort_by_key(|listed| listed.id);
+        found
+    }
+}
+
+impl Memory {
+    async fn revoking<T>(&self, work: impl FnOnce(&mut Records) -> T + Send) -> Result<T, StoreError> {
+        let done = self.with(work).await;
+        self.revocations.fetch_add(1, Ordering::SeqCst);
+        done
+    }
+}
+
+#[async_trait]
+impl People for Memory {
+    async fn person(&self, subject: &Subject) -> Result<Option<Person>, StoreError> {
+        self.with(|records| records.people.get(subject).cloned()).await
+    }
+
+    async fn people(&self, after: Option<&Subject>, limit: usize) -> Result<Vec<Person>, StoreError> {
+        self.with(|records| {
+            let behind = records.people.values();
+            behind
+                .filter(|person| after.is_none_or(|after| person.user.subject > *after))
+                .take(limit)
+                .cloned()
+                .collect()
+        })
+        .await
+    }
+
+    async fn admit_person(&self, person: &Person) -> Result<Room, StoreError> {
+        self.revoking(|records| {
+            let known = records.people.get(&person.user.subject);
+            let admitted = Person {
+                disabled: known.is_some_and(|known| known.disabled),
+                created_at: known.map_or(person.created_at, |known| known.created_at),
+                ..person.clone()
+            };
+            records.people.insert(person.user.subject.clone(), admitted);
+            Room::Kept
+        })
+        .await
+    }
+
+    async fn note_link(&self, subject: &Subject, link: &ProviderLink) -> Result<(), StoreError> {
+        self.with(|records| {
+            if let Some(person) = records.people.get_mut(subject) {
+                person.link = Some(link.clone());
+            }
+        })
+        .await
+    }
+
+    async fn add_person(&self, person: &Person) -> Result<Addition, StoreError> {
+        self.with(|records| {
+            if records.people.contains_key(&person.user.subject) {
+                return Addition::Taken;
+            }
+            records.people.insert(person.user.subject.clone(), person.clone());
+            Addition::Done
+        })
+        .await
+    }
+
+    async fn set_password(&self, subject: &Subject, hash: &str, keep: Option<&SecretHash>) -> Result<bool, StoreError> {
+        self.revoking(|records| {
+            let Some(person) = records.people.get_mut(subject) else {
+                return false;
+            };
+            person.password_hash = Some(hash.to_owned());
+            records.end_sessions(subject, keep);
+            true
+        })
+        .await
+    }
+
+    async fn set_disabled(&self, person: &Person, disabled: bool) -> Result<Room, StoreError> {
+        self.revoking(|records| {
+            let subject = &person.user.subject;
+            let known = records.people.entry(subject.clone()).or_insert_with(|| person.clone());
+            known.disabled = disabled;
+            if disabled {
+                records.end_sessions(subject, None);
+                records.end_grants(|grant| grant.subject == *subject);
+            }
+            Room::Kept
+        })
+        .await
+    }
+
+    async fn remove_person(&self, subject: &Subject) -> Result<bool, StoreError> {
+        self.revoking(|records| {
+            records.end_sessions(subject, None);
+            records.end_grants(|grant| grant.subject == *subject);
+            records.people.remove(subject).is_some()
+        })
+        .await
+    }
+
+    async fn sessions_of(&self, subject: &Subject) -> Result<Vec<(SecretHash, Session)>, StoreError> {
+        self.with(|records| {
+            let own = records.sessions.iter().filter(|(_, session)| session.subject == *subject);
+            own.map(|(id, session)| (*id, session.clone())).collect()
+        })
+        .await
+    }
+
+    async fn end_sessions_of(&self, subject: &Subject, keep: Option<&SecretHash>) -> Result<usize, StoreError> {
+        self.revoking(|records| records.end_sessions(subject, keep)).await
+    }
+
+    async fn grants_of(&self, subject: &Subject, limit: usize) -> Result<Vec<Listed>, StoreError> {
+        self.with(|records| {
+            let mut found = records.listed(|grant| grant.subject == *subject);
+            found.truncate(limit);
+            found
+        })
+        .await
+    }
+
+    async fn grant(&self, id: &GrantId) -> Result<Option<Listed>, StoreError> {
+        self.with(|records| records.listed(|_| true).into_iter().find(|listed| listed.id == *id))
+            .await
+    }
+
+    async fn grants(&self, after: Option<&GrantId>, limit: usize) -> Result<Vec<Listed>, StoreError> {
+        self.with(|records| {
+            let mut found = records.listed(|_| true);
+            found.retain(|listed| after.is_none_or(|after| listed.id > *after));
+            found.truncate(limit);
+            found
+        })
+        .await
+    }
+
+    async fn revoke_grants_of(&self, subject: &Subject, client: Option<&ClientId>) -> Result<usize, StoreError> {
+        self.revoking(|records| {
+            let theirs = |own: &ClientId| client.is_none_or(|client| own == client);
+            records
+                .consents
+                .retain(|key, _| key.subject != *subject || !theirs(&key.client_id));
+            records.end_grants(|grant| grant.subject == *subject && theirs(&grant.client_id))
+        })
+        .await
+    }
+
+    async fn revoke_grants_for(&self, client: &ClientId) -> Result<usize, StoreError> {
+        self.revoking(|records| {
+            records.consents.retain(|key, _| key.client_id != *client);
+            records.end_grants(|grant| grant.client_id == *client)
+        })
+        .await
+    }
+
+    async fn clients(&self, after: Option<&ClientId>, limit: usize) -> Result<Vec<Client>, StoreError> {
+        self.with(|records| {
+            let mut found: Vec<Client> = records.clients.values().cloned().collect();
+            found.sort_by(|a, b| a.id.cmp(&b.id));
+            found.retain(|client| after.is_none_or(|after| client.id > *after));
+            found.truncate(limit);
+            found
         })
         .await
     }

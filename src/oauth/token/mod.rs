@@ -176,17 +176,19 @@ fn bound_key(request: &TokenRequest<'_>) -> Option<String> {
 }
 
 /// The person behind a grant, who must still be there, as must the upstream that it is for.
-fn person<'a>(
-    at: &'a Endpoints,
+async fn person(
+    at: &Endpoints,
     client: &Client,
     subject: &crate::domain::user::Subject,
     resource: &Resource,
-) -> Result<&'a User, OAuthError> {
+) -> Result<User, OAuthError> {
     if at.config.upstream_for(resource).is_none() {
         return Err(refused(client, "the upstream is gone"));
     }
     at.identity
         .user(subject)
+        .await
+        .map_err(unavailable)?
         .ok_or_else(|| refused(client, "the user is gone"))
 }
 

@@ -97,8 +97,11 @@ async fn subject_token(at: &Endpoints, request: &TokenRequest<'_>) -> Result<Liv
         .ok_or_else(|| invalid(request, "the subject token is not one of ours"))?;
     let live = at.store.access_token(&token.hash()).await.map_err(unavailable)?;
     let live = live
-        .filter(|live| live.is_alive(at.now()) && at.has_principal(&live.grant))
+        .filter(|live| live.is_alive(at.now()))
         .ok_or_else(|| invalid(request, "the subject token is not alive"))?;
+    if !at.has_principal(&live.grant).await.map_err(unavailable)? {
+        return Err(invalid(request, "the subject token is not alive"));
+    }
     // A bound token is of use to its key's holder alone; a service that was given one cannot take the binding off.
     if live.token.key.is_some() {
         return Err(invalid(request, "the subject token is bound to a key"));

@@ -25,6 +25,7 @@ pub(super) struct Counts {
     pub(super) pushed_requests: usize,
     pub(super) devices: usize,
     pub(super) used_once: usize,
+    pub(super) people: usize,
 }
 
 /// See the module.
@@ -49,6 +50,7 @@ impl Counts {
             pushed_requests: count(prefix::PUSHED_REQUEST)?,
             devices: count(prefix::DEVICE)?,
             used_once: count(prefix::USED_ONCE)?,
+            people: count(prefix::PERSON)?,
         })
     }
 
@@ -59,6 +61,7 @@ impl Counts {
             prefix::PUSHED_REQUEST => Some(&mut self.pushed_requests),
             prefix::DEVICE => Some(&mut self.devices),
             prefix::USED_ONCE => Some(&mut self.used_once),
+            prefix::PERSON => Some(&mut self.people),
             _ => None,
         }
     }

@@ -8,7 +8,7 @@
 use super::backend;
 use super::change::Change;
 use super::records::{
-    client_grant_key, client_hold_key, consents_for, grants_for, grants_of, holds_of, idle_key, idle_place_key,
+    client_grant_key, client_hold_key, consents_for, grants_for, grants_of, holds_of, idle_key, idle_place_key, subject_grant_key,
     idle_target, key, prefix, refresh_slot_key, refresh_slots_of,
 };
 use crate::domain::client::{Client, ClientId};
@@ -166,6 +166,7 @@ impl Change<'_> {
         used_at: Option<Timestamp>,
     ) -> Result<(), StoreError> {
         self.put_expiring(id, grant)?;
+        self.mark(subject_grant_key(grant, id));
         if used_at.is_some() {
             self.make_room_for_grant(grant)?;
         }
@@ -247,6 +248,7 @@ impl Change<'_> {
             return Ok(());
         };
         self.erase(client_grant_key(&grant, id));
+        self.erase(subject_grant_key(&grant, id));
         for slot in self.keys_under(&refresh_slots_of(id), usize::MAX)? {
             self.erase(slot);
         }

@@ -8,6 +8,7 @@ use crate::domain::clock::Timestamp;
 use crate::domain::grant::{
     AccessToken, AuthorizationCode, AuthorizationRequest, ConsentKey, Grant, GrantId, RefreshToken, Session, Succession,
 };
+use crate::domain::person::SessionDetails;
 use crate::domain::scope::Scope;
 use crate::domain::secret::{SecretHash, random_bytes};
 use crate::store::{Approval, Issued, MAX_CODE_ATTEMPTS, Redemption, Rotation, StoreError};
@@ -31,13 +32,15 @@ pub(super) fn note_sign_in(change: &mut Change<'_>, id: &SecretHash) -> Outcome<
 
 pub(super) fn approve(
     change: &mut Change<'_>,
-    id: &SecretHash,
+    id: Option<&SecretHash>,
     (code_id, code): (&SecretHash, &AuthorizationCode),
     remember: Option<(&ConsentKey, &Scope)>,
 ) -> Outcome<Approval> {
     // First of all, so that the client is needed without a break.
     change.hold(&code.client_id, code_id.as_bytes())?;
-    if !change.remove_authorization(id)? {
+    if let Some(id) = id
+        && !change.remove_authorization(id)?
+    {
         change.release(&code.client_id, code_id.as_bytes(), code.authenticated_at)?;
         return Ok(Approval::Gone);
     }
@@ -63,12 +66,26 @@ pub(super) fn begin_session(
 }
 
 /// Moves the end of a session that is there.
-pub(super) fn extend_session(change: &mut Change<'_>, id: &SecretHash, expires_at: Timestamp) -> Outcome<()> {
+pub(super) fn extend_session(
+    change: &mut Change<'_>,
+    id: &SecretHash,
+    expires_at: Timestamp,
+    seen_at: Timestamp,
+) -> Outcome<()> {
     match change.get::<Session>(id)? {
         Some(session) => {
             let key = key::<Session>(id);
             change.erase(expiry_key(session.expires_at, &key));
-            change.put_expiring(id, &Session { expires_at, ..session })
+            let details = SessionDetails {
+                seen_at: Some(seen_at),
+                ..session.details.clone()
+            };
+            let session = Session {
+                expires_at,
+                details,
+                ..session
+            };
+            change.put_expiring(id, &session)
         }
         None => Ok(()),
     }

@@ -18,6 +18,7 @@ mod flusher;
 #[doc(hidden)]
 pub mod fuzzing;
 mod open;
+mod people;
 mod records;
 mod requests;
 mod shared;
@@ -46,7 +47,7 @@ use crate::domain::grant::{
 use crate::domain::scope::Scope;
 use crate::domain::secret::SecretHash;
 use crate::store::{
-    Approval, Issued, MAX_AUTHORIZATIONS, MAX_AUTHORIZATIONS_OF_ADDRESS, MAX_AUTHORIZATIONS_OF_BROWSER, MAX_DEVICES,
+    Approval, Issued, MAX_AUTHORIZATIONS, MAX_AUTHORIZATIONS_OF_ADDRESS, MAX_AUTHORIZATIONS_OF_BROWSER, MAX_DEVICES, MAX_PEOPLE,
     MAX_GRANTS, MAX_PUSHED_REQUESTS, MAX_REFRESHES, MAX_REGISTERED_CLIENTS, MAX_SESSIONS, MAX_USED_ONCE, Redemption,
     Registration, Rotation, Store, StoreError,
 };
@@ -104,6 +105,8 @@ pub struct Limits {
     pub devices: usize,
     /// Identifiers that may not be used again.
     pub used_once: usize,
+    /// People on record.
+    pub people: usize,
 }
 
 /// How a store is opened.
@@ -145,6 +148,7 @@ impl Default for Limits {
             pushed_requests: MAX_PUSHED_REQUESTS,
             devices: MAX_DEVICES,
             used_once: MAX_USED_ONCE,
+            people: MAX_PEOPLE,
         }
     }
 }
@@ -205,7 +209,7 @@ impl SledStore {
             let (outcome, number) = {
                 let mut writer = self.shared.writer.lock().await;
                 let applied = self.shared.apply_now(&mut writer, event);
-                self.shared.revocations.fetch_add(1, Ordering::SeqCst);
+                self.shared.count_revocation();
                 applied?
             };
             self.flusher.flushed(&self.shared, number).await?;
@@ -281,7 +285,7 @@ impl Store for SledStore {
 
     async fn approve(
         &self,
-        id: &SecretHash,
+        id: Option<&SecretHash>,
         code: (&SecretHash, &AuthorizationCode),
         remember: Option<(&ConsentKey, &Scope)>,
     ) -> Result<Approval, StoreError> {
@@ -311,9 +315,14 @@ impl Store for SledStore {
         self.look("session", |tree| find(tree, id))
     }
 
-    async fn extend_session(&self, id: &SecretHash, expires_at: Timestamp) -> Result<(), StoreError> {
+    async fn extend_session(
+        &self,
+        id: &SecretHash,
+        expires_at: Timestamp,
+        seen_at: Timestamp,
+    ) -> Result<(), StoreError> {
         self.write("extend_session", |change| {
-            events::extend_session(change, id, expires_at)
+            events::extend_session(change, id, expires_at, seen_at)
         })
         .await
     }

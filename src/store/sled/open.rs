@@ -47,6 +47,7 @@ impl SledStore {
             None => first(&directory, &options, deadline)?,
         };
         let tree = open_database(&directory, database, options.cache_bytes, deadline)?;
+        super::people::index_grants(&tree)?;
         let active = Active::new(&directory, database, tree)?;
         let shared = Arc::new(Shared {
             writer: tokio::sync::Mutex::new(Writer {

@@ -16,6 +16,7 @@ use crate::domain::grant::{
     Session,
 };
 use crate::domain::key::KeyRecord;
+use crate::domain::person::Person;
 use crate::domain::scope::Scope;
 use crate::domain::secret::SecretHash;
 use crate::domain::user::Subject;
@@ -59,6 +60,11 @@ pub(super) mod prefix {
     pub(in crate::store::sled) const PARTY: u8 = b'B';
     /// Index: what the last refreshes of a grant yielded.
     pub(in crate::store::sled) const REFRESH: u8 = b'W';
+    pub(in crate::store::sled) const PERSON: u8 = b'e';
+    /// Index: the grants of a subject.
+    pub(in crate::store::sled) const SUBJECT_GRANT: u8 = b'V';
+    /// What was done to the store as a whole.
+    pub(in crate::store::sled) const DONE: u8 = b'M';
     /// Index: the sessions of a subject by age.
     pub(in crate::store::sled) const SUBJECT_SESSION: u8 = b'S';
 }
@@ -105,6 +111,7 @@ records! {
     UsedOnce: USED_ONCE, "used identifier", expires_at;
     PushedRequest: PUSHED_REQUEST, "pushed request", expires_at;
     DeviceAuthorization: DEVICE, "device authorization", expires_at;
+    Person: PERSON, "person";
 }
 
 /// What somebody allowed a client, with the key that it is remembered under in full: the record's own key has its hash.
@@ -147,6 +154,12 @@ impl Id for GrantId {
 }
 
 impl Id for ClientId {
+    fn bytes(&self) -> Vec<u8> {
+        self.as_str().as_bytes().to_vec()
+    }
+}
+
+impl Id for Subject {
     fn bytes(&self) -> Vec<u8> {
         self.as_str().as_bytes().to_vec()
     }
@@ -280,6 +293,23 @@ pub(super) fn authorizations_of(party: &SecretHash) -> Vec<u8> {
 /// What every entry in the index of somebody's sessions begins with.
 pub(super) fn sessions_of(subject: &Subject) -> Vec<u8> {
     joined(prefix::SUBJECT_SESSION, &[&Sha256::digest(subject.as_str())])
+}
+
+/// What every entry in the index of somebody's grants begins with.
+pub(super) fn grants_of_subject(subject: &Subject) -> Vec<u8> {
+    joined(prefix::SUBJECT_GRANT, &[&Sha256::digest(subject.as_str())])
+}
+
+/// The entry of one grant in that index.
+pub(super) fn subject_grant_key(grant: &Grant, id: &GrantId) -> Vec<u8> {
+    let mut entry = grants_of_subject(&grant.subject);
+    entry.extend_from_slice(id.as_bytes());
+    entry
+}
+
+/// Says that this index is complete: stores of before did not have it.
+pub(super) fn subject_grants_built_key() -> Vec<u8> {
+    joined(prefix::DONE, &[b"grants by subject"])
 }
 
 /// An entry of either index, by age.

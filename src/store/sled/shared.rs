@@ -59,6 +59,11 @@ impl Shared {
         self.failed.load(Ordering::Acquire)
     }
 
+    /// Whoever caches what the store said asks again.
+    pub(super) fn count_revocation(&self) {
+        self.revocations.fetch_add(1, Ordering::SeqCst);
+    }
+
     pub(super) fn fail(&self) {
         self.failed.store(true, Ordering::Release);
     }
