@@ -28,6 +28,7 @@ pub(super) const OAUTH: &[&str] = &[
     "issuer_in_response",
     "endpoint_prefix",
     "root_resource",
+    "login_page",
     "registration",
     "clients",
     "grants",
@@ -41,6 +42,7 @@ pub(super) const ENDPOINT_LIMITS: &[&str] = &[
     "client_configuration",
     "authorize",
     "login",
+    "login_page",
     "token",
     "revoke",
     "introspect",
@@ -49,6 +51,7 @@ pub(super) const ENDPOINT_LIMITS: &[&str] = &[
     "device_authorization",
     "device",
 ];
+pub(super) const LOGIN_PAGE: &[&str] = &["url", "secret"];
 pub(super) const REGISTRATION: &[&str] = &[
     "dynamic",
     "client_id_metadata_documents",

@@ -22,6 +22,7 @@ pub mod interaction;
 pub mod introspect;
 pub mod keyring;
 pub mod limits;
+pub mod login_page;
 pub mod manage;
 mod metadata;
 pub mod openid;
@@ -106,6 +107,9 @@ pub enum Route {
     Jwks,
     Device,
     Login,
+    /// What the operator's own sign-in page says of a challenge.
+    LoginAccept,
+    LoginReject,
     Consent,
     Logout,
     AuthorizationServer,
@@ -133,6 +137,8 @@ pub const ROUTES: &[(&str, Route)] = &[
     ("/register", Route::Register),
     ("/revoke", Route::Revoke),
     ("/login", Route::Login),
+    ("/login/accept", Route::LoginAccept),
+    ("/login/reject", Route::LoginReject),
     ("/consent", Route::Consent),
     ("/logout", Route::Logout),
     ("/introspect", Route::Introspect),
@@ -173,6 +179,8 @@ impl Route {
         match self {
             Self::Authorize | Self::Login | Self::Consent | Self::Logout | Self::Device => Audience::People,
             Self::Token
+            | Self::LoginAccept
+            | Self::LoginReject
             | Self::Register
             | Self::ClientConfiguration
             | Self::Revoke
@@ -226,6 +234,8 @@ impl Route {
                 &[Method::GET, Method::POST]
             }
             Self::Token
+            | Self::LoginAccept
+            | Self::LoginReject
             | Self::Register
             | Self::Revoke
             | Self::Introspect
@@ -342,6 +352,8 @@ impl Endpoints {
             Route::UserInfo => openid::userinfo(self, call).await,
             Route::Jwks => openid::jwks(self).await,
             Route::Login => interaction::login(self, call).await,
+            Route::LoginAccept => login_page::accept(self, call).await,
+            Route::LoginReject => login_page::reject(self, call).await,
             Route::Consent => interaction::consent(self, call).await,
             Route::Logout => interaction::logout(self, call).await,
             Route::AuthorizationServer => discovery::authorization_server(self, call),

@@ -26,6 +26,7 @@ mod generations;
 mod guards;
 mod hostile;
 mod http1;
+mod login_page;
 mod mcp_server;
 #[path = "../support/memory.rs"]
 mod memory;
