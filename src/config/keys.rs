@@ -137,6 +137,7 @@ const MAPS: &[(&str, &[&str])] = &[
     ("oauth.grants.", GRANTS),
     ("oauth.trusted_issuers[].", TRUSTED_ISSUER),
     ("oauth.limits.", ENDPOINT_LIMITS),
+    ("oauth.login_page.", LOGIN_PAGE),
     ("scopes[].", SCOPE),
     ("users[].", USER),
     ("upstreams[].", UPSTREAM),
