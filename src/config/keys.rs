@@ -33,6 +33,7 @@ pub(super) const OAUTH: &[&str] = &[
     "clients",
     "grants",
     "pushed_authorization_requests",
+    "personal_access_tokens",
     "dpop",
     "trusted_issuers",
     "limits",
@@ -50,6 +51,7 @@ pub(super) const ENDPOINT_LIMITS: &[&str] = &[
     "par",
     "device_authorization",
     "device",
+    "account",
 ];
 pub(super) const LOGIN_PAGE: &[&str] = &["url", "secret"];
 pub(super) const REGISTRATION: &[&str] = &[

@@ -154,6 +154,8 @@ pub struct OAuthConfig {
     pub grants: Grants,
     /// Whether clients may push authorization requests (RFC 9126).
     pub pushed_authorization_requests: bool,
+    /// Whether people may make access tokens for programs of theirs.
+    pub personal_access_tokens: bool,
     /// Whether tokens may be bound to keys (RFC 9449).
     pub dpop: bool,
     /// Whose identity assertions are taken (ID-JAG); without any, that grant is off.

@@ -185,6 +185,9 @@ pub struct Grant {
     /// one (RFC 9449 §5).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// What its person calls it, if they made it themselves: a personal access token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When the last token of it can have expired.
@@ -410,6 +413,7 @@ impl AuthorizationCode {
             scope: self.scope.clone(),
             authenticated_at: self.authenticated_at,
             key: None,
+            name: None,
             created_at: now,
             expires_at: now.plus(refresh_lifetime.saturating_mul(FAMILY_LIFETIMES)),
         }

@@ -254,6 +254,15 @@ async fn sign_out(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
 
 /// Has somebody sign in for a page of ours: an authorization like any other, but that no client hears of it.
 pub(super) async fn sign_in_for(at: &Endpoints, call: &Call<'_>, page: OwnPage) -> Result<Answer, Problem> {
+    begin_for(at, call, page, false).await
+}
+
+/// The same for somebody who is signed in, but not recently enough for what they want to do.
+pub(super) async fn sign_in_again_for(at: &Endpoints, call: &Call<'_>, page: OwnPage) -> Result<Answer, Problem> {
+    begin_for(at, call, page, true).await
+}
+
+async fn begin_for(at: &Endpoints, call: &Call<'_>, page: OwnPage, again: bool) -> Result<Answer, Problem> {
     let upstream = at.config.upstreams.first().ok_or_else(Problem::lapsed)?;
     let browser = Browser::of_or_new(at, call);
     let client = Client::own_page();
@@ -268,7 +277,7 @@ pub(super) async fn sign_in_for(at: &Endpoints, call: &Call<'_>, page: OwnPage) 
             scope: Scope::empty(),
             resource: upstream.resource.clone(),
             browser: browser.hash(),
-            sign_in_again: false,
+            sign_in_again: again,
             ask_again: false,
             details: RequestDetails {
                 page: Some(page),
