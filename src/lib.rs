@@ -6,6 +6,7 @@
 //! main → demo → app → proxy → oauth → identity → { config, store, telemetry, jose, fetch, mcp } → domain
 //! ```
 
+pub mod admin;
 pub mod app;
 pub mod config;
 pub mod demo;

@@ -5,8 +5,8 @@
 //! consent form's answer leads to the client.
 
 mod problem;
-mod style;
-mod words;
+pub(crate) mod style;
+pub(crate) mod words;
 
 use std::sync::LazyLock;
 use std::time::Duration;

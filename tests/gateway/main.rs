@@ -13,6 +13,7 @@
     reason = "a test that cannot go on should stop; nobody imports a test; a story is as long as it is, and names products"
 )]
 
+mod administration;
 mod advertised;
 mod behind_proxies;
 mod budgets;
