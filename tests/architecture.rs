@@ -14,7 +14,7 @@ const FLOORS: &[&[&str]] = &[
     &["oauth"],
     &["proxy", "admin"],
     &["app"],
-    &["demo"],
+    &["demo", "commands"],
     &["main", "lib"],
 ];
 

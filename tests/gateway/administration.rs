@@ -136,7 +136,7 @@ async fn only_the_token_opens_it_and_guessing_has_an_end() {
         assert!(!reply.text().contains(TOKEN));
     }
     // The page counts with it.
-    for _ in 0..5 {
+    for _ in 0..6 {
         operator.submit("/sign-in", &[OWN_PAGE], &[("token", "guess")]).await;
     }
     let reply = with(&format!("Bearer {TOKEN}")).await;
@@ -451,11 +451,22 @@ async fn why_a_call_was_refused_is_said_to_the_operator_alone() {
         json!([]),
         "nothing is kept of what passes"
     );
-    let nobody = gateway.call("one", None).await;
-    let elsewhere = gateway.call("two", Some(&ada.access)).await;
-    gateway.advance(3_601);
-    let late = gateway.call("one", Some(&ada.access)).await;
     let id = |reply: &Reply| reply.header("x-request-id").unwrap().to_owned();
+    // It is noted when the request has ended, which is after its answer.
+    let noted = async |reply: Reply| {
+        for _ in 0..200 {
+            let found = operator.get(&format!("decisions?request_id={}", id(&reply))).await;
+            if found["decisions"] != json!([]) {
+                return reply;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        panic!("{} was not noted", id(&reply));
+    };
+    let nobody = noted(gateway.call("one", None).await).await;
+    let elsewhere = noted(gateway.call("two", Some(&ada.access)).await).await;
+    gateway.advance(3_601);
+    let late = noted(gateway.call("one", Some(&ada.access)).await).await;
     let all = operator.get("decisions").await;
     assert_eq!(
         names(&all, "decisions", "request_id"),
