@@ -18,6 +18,7 @@ mod advertised;
 mod behind_proxies;
 mod budgets;
 mod certificates;
+mod commands;
 mod documents;
 mod edges;
 mod encryption;
