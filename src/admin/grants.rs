@@ -58,7 +58,7 @@ pub(super) async fn list(at: &Endpoints, wanted: &Wanted, which: Which) -> Resul
                     entry(
                         at,
                         &listed,
-                        name(at, &mut names, &listed.grant.client_id).await?,
+                        name(at, &mut names, &listed.grant.client_id).await?.as_deref(),
                         usable,
                     )
                 } else {
@@ -106,7 +106,7 @@ async fn name(
 }
 
 /// What is shown of a grant.
-fn entry(at: &Endpoints, listed: &Listed, client_name: Option<String>, usable_until: Timestamp) -> Value {
+fn entry(at: &Endpoints, listed: &Listed, client_name: Option<&str>, usable_until: Timestamp) -> Value {
     let grant = &listed.grant;
     let upstream = at.config.upstream_for(&grant.resource);
     json!({

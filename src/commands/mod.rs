@@ -65,11 +65,16 @@ pub struct At {
     /// The configuration, for admin.listen and admin.token [default: gateway.yaml]
     #[arg(short, long = "config", value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
-    /// The admin listener, if not the configuration's: http://127.0.0.1:9090
+    /// The admin listener, if not the configuration's
     #[arg(long, value_name = "URL", global = true)]
     pub admin: Option<String>,
-    /// A file with the admin token [default: $MCPGATE_ADMIN_TOKEN, else the configuration's]
-    #[arg(long, value_name = "FILE", global = true)]
+    /// A file with the admin token
+    #[arg(
+        long,
+        value_name = "FILE",
+        global = true,
+        help = "A file with the admin token [default: $MCPGATE_ADMIN_TOKEN, else the configuration's]"
+    )]
     pub token_file: Option<PathBuf>,
     /// Print JSON
     #[arg(long, global = true)]

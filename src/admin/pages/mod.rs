@@ -34,12 +34,10 @@ enum Place {
 /// The whole stylesheet.
 static SHEET: LazyLock<String> = LazyLock::new(|| format!("{STYLE}{}", style::MORE));
 
-/// The pages are their own: nothing from elsewhere, no script, and forms lead only back here.
+/// The pages are their own: nothing from elsewhere, no script.
 static POLICY: LazyLock<String> = LazyLock::new(|| {
     let hash = STANDARD.encode(Sha256::digest(SHEET.as_bytes()));
-    format!(
-        "default-src 'none'; style-src 'sha256-{hash}'; img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-    )
+    format!("default-src 'none'; style-src 'sha256-{hash}'; img-src data:; base-uri 'none'; frame-ancestors 'none'")
 });
 
 /// Answers a browser.
