@@ -39,7 +39,7 @@ use crate::domain::secret::SecretHash;
 use crate::domain::uri::{HostPattern, Resource};
 use crate::domain::user::User;
 
-pub use check::{load, parse};
+pub use check::{Administration, administration, load, parse};
 pub use endpoint_limits::{Counted, EndpointLimit, EndpointLimits, LIMITS};
 pub use files::ReadFile;
 pub use keys::known_keys;

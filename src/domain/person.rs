@@ -35,6 +35,9 @@ pub struct Person {
     /// An argon2 PHC string, of an account in the store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_hash: Option<String>,
+    /// Whether that password is one that somebody else chose, and good for nothing but to choose another.
+    #[serde(default)]
+    pub must_change: bool,
     /// What is known of them at their provider.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<ProviderLink>,
@@ -90,6 +93,7 @@ impl Person {
             source,
             disabled: false,
             password_hash: None,
+            must_change: false,
             link: None,
             created_at: now,
             signed_in_at: None,

@@ -13,6 +13,7 @@ mod address;
 mod cache;
 mod freshness;
 mod limits;
+pub mod operator;
 
 use std::error::Error;
 use std::io;

@@ -6,8 +6,8 @@
 
 pub(super) mod account;
 mod problem;
-mod style;
-mod words;
+pub(crate) mod style;
+pub(crate) mod words;
 
 use std::sync::LazyLock;
 use std::time::Duration;

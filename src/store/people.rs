@@ -50,7 +50,8 @@ pub trait People: Send + Sync + 'static {
     async fn note_link(&self, subject: &Subject, link: &ProviderLink) -> Result<(), StoreError>;
     /// Puts a new account on record.
     async fn add_person(&self, person: &Person) -> Result<Addition, StoreError>;
-    /// Gives an account of the store another password, and ends its sessions but the one named. Whether there is one.
+    /// Gives an account of the store another password, and ends its sessions but the one named. Without one that is kept it
+    /// was somebody else who did it, and the password has to be changed. Whether there is such an account.
     async fn set_password(&self, subject: &Subject, hash: &str, keep: Option<&SecretHash>) -> Result<bool, StoreError>;
     /// Disables somebody, which ends their sessions and grants, or enables them again. Whoever is not on record comes on
     /// record with it.

@@ -14,10 +14,12 @@
 )]
 
 mod account;
+mod administration;
 mod advertised;
 mod behind_proxies;
 mod budgets;
 mod certificates;
+mod commands;
 mod documents;
 mod edges;
 mod encryption;

@@ -586,6 +586,7 @@ impl People for Memory {
                 return false;
             };
             person.password_hash = Some(hash.to_owned());
+            person.must_change = keep.is_none();
             records.end_sessions(subject, keep);
             true
         })

@@ -1,12 +1,12 @@
 //! How the pages look: one card, the system's own font, light and dark, readable from 320 pixels up.
 
 /// The icon, so that no browser asks for one.
-pub(super) const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'%3E%3Crect \
+pub(crate) const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'%3E%3Crect \
      width='32' height='32' rx='8' fill='%232f5bd0'/%3E%3Cpath d='M9 24V13a7 7 0 0 1 14 0v11M16 17v7' fill='none' \
      stroke='white' stroke-width='3' stroke-linecap='round'/%3E%3C/svg%3E";
 
 /// The stylesheet. Colours keep a contrast of 4.5 to 1 and more against what they stand on (WCAG 2.2, AA).
-pub(super) const STYLE: &str = "
+pub(crate) const STYLE: &str = "
 :root{color-scheme:light dark;--back:#f3f4f7;--card:#fff;--line:#dfe2e8;--edge:#858c9b;--text:#1b1f27;--soft:#565e6c;
 --accent:#2f5bd0;--over:#2449ab;--on:#fff;--bad:#a3201d;--badback:#fdeeed;--note:#6b4400;--noteback:#fff5df}
 @media (prefers-color-scheme:dark){:root{--back:#101319;--card:#191d25;--line:#2d333f;--edge:#7a8394;--text:#e9ebf0;

@@ -38,7 +38,7 @@ pub(super) fn browser(agent: &str) -> String {
 const MOST_STACKED: u32 = 2;
 
 /// A name or description: one line of visible characters, shortened.
-pub(super) fn display(text: &str, most: usize) -> String {
+pub(crate) fn display(text: &str, most: usize) -> String {
     let mut stacked = 0;
     let visible: String = text
         .chars()

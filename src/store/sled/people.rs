@@ -79,6 +79,7 @@ impl People for SledStore {
             };
             let person = Person {
                 password_hash: Some(hash.to_owned()),
+                must_change: keep.is_none(),
                 ..person
             };
             change.put(subject, &person)?;
