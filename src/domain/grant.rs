@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::client::{Client, ClientId, GrantType, RedirectTarget};
 use super::clock::Timestamp;
-use super::person::SessionDetails;
+use super::person::{Passed, SessionDetails};
 use super::pkce::CodeChallenge;
 use super::scope::{OFFLINE_ACCESS, Scope};
 use super::secret::{Nonce, SecretHash, random_bytes};
@@ -80,6 +80,9 @@ pub struct RequestDetails {
     /// How far it is with the operator's own sign-in page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub login: Option<LoginStep>,
+    /// Who has shown a password, where that is not enough.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub passed: Option<Passed>,
 }
 
 /// An authorization that waits for the operator's own sign-in page, or has come back from it.
@@ -122,6 +125,8 @@ pub enum LoginVerdict {
 pub enum OwnPage {
     /// What they allowed, and where they are signed in.
     Account,
+    /// Where they choose another password.
+    Password,
 }
 
 /// An authorization request that its client pushed beforehand (RFC 9126), and that waits for its browser.
@@ -366,6 +371,7 @@ impl OwnPage {
     pub const fn path(self) -> &'static str {
         match self {
             Self::Account => "/account",
+            Self::Password => "/account/password",
         }
     }
 }

@@ -33,6 +33,8 @@ pub(super) enum Purpose {
     Device,
     /// Change something on the page of one's account.
     Account,
+    /// Choose a password.
+    Password,
     /// Stand for a session on that page.
     SessionName,
 }
@@ -145,6 +147,7 @@ impl Purpose {
             Self::SignOut => b"sign out",
             Self::Device => b"device",
             Self::Account => b"account",
+            Self::Password => b"password",
             Self::SessionName => b"session name",
         }
     }

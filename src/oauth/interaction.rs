@@ -19,7 +19,7 @@ use crate::config::Upstream;
 use crate::domain::client::{Client, RedirectTarget};
 use crate::domain::error::{ErrorCode, OAuthError};
 use crate::domain::grant::{AuthorizationRequest, OwnPage, RequestDetails};
-use crate::domain::person::SessionDetails;
+use crate::domain::person::{Passed, SessionDetails};
 use crate::domain::scope::Scope;
 use crate::domain::secret::{Secret, SecretKind};
 use crate::domain::user::User;
@@ -29,7 +29,7 @@ use crate::store::StoreError;
 use crate::telemetry::LoginOutcome;
 
 /// What the built-in accounts are called in metrics.
-const PROVIDER: &str = "builtin";
+pub(super) const PROVIDER: &str = "builtin";
 /// The input that holds a form's token.
 pub(super) const FORM_TOKEN: &str = "csrf";
 /// The same in forms that sign out: the consent page has one of each.
@@ -126,6 +126,20 @@ async fn sign_in(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
             };
             identified(at, call, &interaction, user, details).await
         }
+        SignIn::MustChange(user) => {
+            let passed = Passed {
+                subject: user.subject,
+                at: at.now(),
+            };
+            at.store.note_passed(&interaction.id.hash(), &passed).await?;
+            tracing::info!(subject = %passed.subject, "a password has to be changed");
+            Ok(interaction.redirect_to(at, "/login/password"))
+        }
+        SignIn::Unavailable => Err(OAuthError::new(
+            ErrorCode::TemporarilyUnavailable,
+            "the gateway cannot reach its store; try again shortly",
+        )
+        .into()),
         SignIn::Failure => {
             at.metrics.login(PROVIDER, LoginOutcome::Failure);
             tracing::info!(provider = PROVIDER, address = %call.address, "a sign-in failed");
@@ -347,7 +361,7 @@ pub(super) fn path(at: &Endpoints, page: &str) -> String {
 
 impl<'a> Interaction<'a> {
     /// The unfinished authorization that a request names, if its browser began it and it still stands.
-    async fn resume(at: &'a Endpoints, call: &Call<'_>, parameters: &Parameters) -> Result<Self, Problem> {
+    pub(super) async fn resume(at: &'a Endpoints, call: &Call<'_>, parameters: &Parameters) -> Result<Self, Problem> {
         let id = parameters.get("request").ok_or_else(Problem::no_request)?;
         let id = Secret::parse(SecretKind::Authorization, id).ok_or_else(Problem::no_request)?;
         let browser = Browser::of(at, call).ok_or_else(Problem::other_browser)?;

@@ -29,6 +29,7 @@ mod metadata;
 pub mod openid;
 pub mod pages;
 pub mod par;
+pub mod password;
 pub mod protected;
 pub mod quirks;
 pub mod register;
@@ -113,6 +114,9 @@ pub enum Route {
     LoginReject,
     Consent,
     Account,
+    /// Where somebody chooses a password: at sign-in, and on the page of their account.
+    LoginPassword,
+    AccountPassword,
     Logout,
     AuthorizationServer,
     OpenIdConfiguration,
@@ -139,6 +143,8 @@ pub const ROUTES: &[(&str, Route)] = &[
     ("/register", Route::Register),
     ("/revoke", Route::Revoke),
     ("/login", Route::Login),
+    ("/login/password", Route::LoginPassword),
+    ("/account/password", Route::AccountPassword),
     ("/login/accept", Route::LoginAccept),
     ("/login/reject", Route::LoginReject),
     ("/consent", Route::Consent),
@@ -179,9 +185,14 @@ impl Route {
     #[must_use]
     pub const fn audience(self) -> Audience {
         match self {
-            Self::Authorize | Self::Login | Self::Consent | Self::Account | Self::Logout | Self::Device => {
-                Audience::People
-            }
+            Self::Authorize
+            | Self::Login
+            | Self::LoginPassword
+            | Self::Consent
+            | Self::Account
+            | Self::AccountPassword
+            | Self::Logout
+            | Self::Device => Audience::People,
             Self::Token
             | Self::LoginAccept
             | Self::LoginReject
@@ -236,8 +247,10 @@ impl Route {
         match self {
             Self::Authorize
             | Self::Login
+            | Self::LoginPassword
             | Self::Consent
             | Self::Account
+            | Self::AccountPassword
             | Self::Logout
             | Self::Device
             | Self::UserInfo => &[Method::GET, Method::POST],
@@ -364,6 +377,8 @@ impl Endpoints {
             Route::LoginReject => login_page::reject(self, call).await,
             Route::Consent => interaction::consent(self, call).await,
             Route::Account => account::account(self, call).await,
+            Route::LoginPassword => password::at_sign_in(self, call).await,
+            Route::AccountPassword => password::of_account(self, call).await,
             Route::Logout => interaction::logout(self, call).await,
             Route::AuthorizationServer => discovery::authorization_server(self, call),
             Route::OpenIdConfiguration => discovery::openid_configuration(self, call),

@@ -5,6 +5,7 @@
 //! consent form's answer leads to the client.
 
 pub(super) mod account;
+pub(super) mod password;
 mod problem;
 pub(crate) mod style;
 pub(crate) mod words;
