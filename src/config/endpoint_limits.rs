@@ -28,7 +28,7 @@ pub struct EndpointLimit {
 }
 
 /// Every endpoint that anybody can call without having shown who they are.
-pub const LIMITS: [EndpointLimit; 11] = [
+pub const LIMITS: [EndpointLimit; 12] = [
     requests("register", 300),
     failures("client_configuration", 60),
     requests("authorize", 600),
@@ -40,6 +40,7 @@ pub const LIMITS: [EndpointLimit; 11] = [
     requests("par", 600),
     requests("device_authorization", 120),
     failures("device", 10),
+    failures("backchannel_logout", 60),
 ];
 
 /// `oauth.limits` as it was read: in the order of [`LIMITS`], `None` for no limit.
