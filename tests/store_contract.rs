@@ -595,7 +595,10 @@ mod suite {
         let store = &*fixture.store;
         let client_id = ClientId::generate();
         let (other, code_id) = (hash(), hash());
-        store.begin_authorization(&other, &request(&client_id, 1)).await.unwrap();
+        store
+            .begin_authorization(&other, &request(&client_id, 1))
+            .await
+            .unwrap();
         let done = store.approve(None, (&code_id, &code(&client_id, 9)), None).await;
         assert_eq!(done.unwrap(), Approval::Done);
         assert!(store.code(&code_id).await.unwrap().is_some());
@@ -635,8 +638,14 @@ mod suite {
         store.note_link(&renamed.user.subject, &link).await.unwrap();
         store.note_link(&person("google:9").user.subject, &link).await.unwrap();
         let names = async |after: Option<&Person>, limit| {
-            let people = store.people(after.map(|person| &person.user.subject), limit).await.unwrap();
-            people.iter().map(|person| person.user.subject.to_string()).collect::<Vec<_>>()
+            let people = store
+                .people(after.map(|person| &person.user.subject), limit)
+                .await
+                .unwrap();
+            people
+                .iter()
+                .map(|person| person.user.subject.to_string())
+                .collect::<Vec<_>>()
         };
         assert_eq!(names(None, 9).await, ["google:1", "google:2"]);
         assert_eq!(names(None, 1).await, ["google:1"]);
@@ -666,7 +675,12 @@ mod suite {
             };
             store.begin_session(id, &session, None).await.unwrap();
         }
-        assert!(store.set_password(&own.user.subject, "$new", Some(&kept)).await.unwrap());
+        assert!(
+            store
+                .set_password(&own.user.subject, "$new", Some(&kept))
+                .await
+                .unwrap()
+        );
         assert!(store.session(&kept).await.unwrap().is_some());
         assert!(store.session(&ended).await.unwrap().is_none());
         assert!(

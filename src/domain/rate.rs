@@ -1,5 +1,6 @@
 //! How often something may happen: the generic cell rate algorithm, with one number for each party that is counted.
 
+use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroUsize;
@@ -12,6 +13,10 @@ use super::clock::Timestamp;
 
 /// Parties that are remembered; the one that was quiet for longest is forgotten first, which can only favour it.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(19_999);
+/// Names that are told apart for each party.
+const NAMES: usize = 64;
+/// What all others are.
+const OTHERS: u64 = 0;
 /// In microseconds.
 const MINUTE: u64 = 60_000_000;
 
@@ -64,6 +69,47 @@ impl<K: Hash + Eq> Rates<K> {
     }
 }
 
+/// The same for what a party does under many names, of which it can invent more: as many as owe something are told apart, and
+/// the others count as one. So nobody is forgotten for a name that somebody made up, not even by themselves.
+#[derive(Debug)]
+pub struct NamedRates<K: Hash + Eq>(Mutex<LruCache<K, HashMap<u64, u64>>>);
+
+// === impl NamedRates ===
+
+impl<K: Hash + Eq> NamedRates<K> {
+    /// Nobody owes anything.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Mutex::new(LruCache::new(REMEMBERED)))
+    }
+
+    /// Counts one more of this name, which is a hash.
+    ///
+    /// # Errors
+    /// How long to wait, if it is one too many; then it is not counted.
+    pub fn admit(&self, party: K, name: u64, per_minute: u32, now: Timestamp) -> Result<(), Duration> {
+        let mut rates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let names = rates.get_or_insert_mut(party, HashMap::new);
+        let mut name = name;
+        if !names.contains_key(&name) && names.len() >= NAMES {
+            let micros = now.as_millis().saturating_mul(1_000);
+            names.retain(|_, paid_at| *paid_at > micros);
+            if names.len() >= NAMES {
+                name = OTHERS;
+            }
+        }
+        let paid_at = names.entry(name).or_insert(0);
+        *paid_at = owed(*paid_at, per_minute, now)?;
+        Ok(())
+    }
+}
+
+impl<K: Hash + Eq> Default for NamedRates<K> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<K: Hash + Eq> Default for Rates<K> {
     fn default() -> Self {
         Self::new()
@@ -99,6 +145,25 @@ pub fn network(address: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_that_are_made_up_forgive_nothing() {
+        let rates = NamedRates::new();
+        let at = Timestamp::from_millis;
+        let now = at(1_000_000);
+        assert!(rates.admit("ada", 1, 1, now).is_ok());
+        let admitted = (2..100_000)
+            .filter(|name| rates.admit("ada", *name, 1, now).is_ok())
+            .count();
+        assert_eq!(admitted, NAMES, "63 names more, and one for all others");
+        assert!(rates.admit("ada", 1, 1, now).is_err(), "the first is not forgotten");
+        assert!(rates.admit("bob", 1, 1, now).is_ok());
+        // What is paid makes room.
+        let later = at(1_000_000 + 60_000);
+        assert!(rates.admit("ada", 99_999, 1, later).is_ok());
+        assert!(rates.admit("ada", 99_999, 1, later).is_err());
+        assert!(rates.admit("ada", 99_998, 1, later).is_ok());
+    }
 
     #[test]
     fn a_minute_s_requests_may_come_at_once_and_then_one_at_a_time() {

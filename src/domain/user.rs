@@ -107,7 +107,10 @@ mod tests {
             assert_eq!(named(wrong), None, "{wrong:?}");
         }
         let at = |provider, sub| Subject::at_provider(provider, sub).map(|subject| subject.to_string());
-        assert_eq!(at("google", "10769150350006150715113082367").as_deref(), Some("google:10769150350006150715113082367"));
+        assert_eq!(
+            at("google", "10769150350006150715113082367").as_deref(),
+            Some("google:10769150350006150715113082367")
+        );
         for (provider, sub) in [("google", ""), ("", "1"), ("client", "ci"), ("google", "1\u{0}")] {
             assert_eq!(at(provider, sub), None, "{provider} {sub:?}");
         }

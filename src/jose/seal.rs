@@ -86,7 +86,10 @@ mod tests {
     #[test]
     fn only_the_same_secret_purpose_and_owner_open_it() {
         let sealer = Sealer::new(b"a secret", "tokens").unwrap();
-        let (one, two) = (sealer.seal(b"plain", "ada").unwrap(), sealer.seal(b"plain", "ada").unwrap());
+        let (one, two) = (
+            sealer.seal(b"plain", "ada").unwrap(),
+            sealer.seal(b"plain", "ada").unwrap(),
+        );
         assert_ne!(one, two);
         assert_eq!(sealer.open(&one, "ada").unwrap().as_slice(), b"plain");
         assert_eq!(sealer.open(&one, "bob"), None);

@@ -216,8 +216,7 @@ fn details(at: &Endpoints, parameters: &Parameters) -> Result<RequestDetails, OA
         nonce: nonce.map(str::to_owned),
         login_hint: hint.map(str::to_owned),
         key: key.map(str::to_owned),
-        source: None,
-        device: None,
+        ..RequestDetails::default()
     })
 }
 

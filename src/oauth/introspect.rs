@@ -126,7 +126,9 @@ async fn find(at: &Endpoints, presented: &str) -> Result<Option<Found>, OAuthErr
     };
     let Some(found) = found else { return Ok(None) };
     let known = at.knows_client(&found.grant.client_id).await.map_err(unavailable)?;
-    let counts = known && at.config.upstream_for(&found.grant.resource).is_some() && at.has_principal(&found.grant).await.map_err(unavailable)?;
+    let counts = known
+        && at.config.upstream_for(&found.grant.resource).is_some()
+        && at.has_principal(&found.grant).await.map_err(unavailable)?;
     Ok(counts.then_some(found))
 }
 

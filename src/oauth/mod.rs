@@ -409,7 +409,10 @@ impl Endpoints {
     /// # Errors
     /// If the store fails.
     pub async fn has_principal(&self, grant: &Grant) -> Result<bool, StoreError> {
-        Ok(grant.subject == Subject::of_client(&grant.client_id) || self.identity.user(&grant.subject).await?.is_some())
+        Ok(
+            grant.subject == Subject::of_client(&grant.client_id)
+                || self.identity.user(&grant.subject).await?.is_some(),
+        )
     }
 }
 

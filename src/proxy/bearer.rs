@@ -22,6 +22,7 @@ use crate::domain::clock::Timestamp;
 use crate::domain::grant::Grant;
 use crate::domain::scope::{OFFLINE_ACCESS, Scope};
 use crate::domain::secret::{Secret, SecretHash, SecretKind};
+use crate::domain::user::Subject;
 use crate::oauth::dpop::{self, ProofError};
 use crate::oauth::protected::{NoToken, Scheme, presented};
 use crate::oauth::{Answer, Endpoints, PROTECTED_RESOURCE, identity_assertion};

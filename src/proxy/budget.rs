@@ -24,7 +24,7 @@ use http::Method;
 use super::bearer::Permit;
 use crate::config::{Config, Limits, Upstream};
 use crate::domain::clock::Timestamp;
-use crate::domain::rate::Rates;
+use crate::domain::rate::{NamedRates, Rates};
 use crate::telemetry::{InUse, Limit, Metrics, StreamGuard};
 
 /// When to come back if a place has to become free, of which nobody knows when.
@@ -40,7 +40,7 @@ pub(super) struct Budget {
     hasher: RandomState,
     subjects: Rates<u64>,
     clients: Rates<u64>,
-    tools: Rates<u64>,
+    tools: NamedRates<u64>,
     requests: Arc<Places>,
     streams: Arc<Places>,
 }
@@ -140,7 +140,7 @@ impl Budget {
             hasher: RandomState::new(),
             subjects: Rates::new(),
             clients: Rates::new(),
-            tools: Rates::new(),
+            tools: NamedRates::new(),
             requests: places(Limit::TotalConcurrentRequests),
             streams: places(Limit::TotalConcurrentStreams),
         }
@@ -194,8 +194,8 @@ impl Budget {
 
     /// Counts the call of a tool.
     pub(super) fn call(&self, per_minute: u32, permit: &Permit, tool: &str, now: Timestamp) -> Result<(), Met> {
-        let party = self.hasher.hash_one((&permit.subject, tool));
-        self.tools.admit(party, per_minute, now).map_err(|wait| Met {
+        let (party, name) = (self.hasher.hash_one(&permit.subject), self.hasher.hash_one(tool));
+        self.tools.admit(party, name, per_minute, now).map_err(|wait| Met {
             limit: Limit::ToolCallsPerMinute,
             wait,
         })

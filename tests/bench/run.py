@@ -36,7 +36,7 @@ TOKENS = int(os.environ.get("TOKENS", "1000000"))
 RATE = int(os.environ.get("RATE", "2000"))
 RESULTS = pathlib.Path(os.environ.get("RESULTS", stage.ROOT / "docs" / "benchmarks" / "results.json"))
 # Descriptors that a proxy needs for itself.
-SPARE = 1000
+SPARE = 2000
 KINDS = ("authorization_code", "refresh_token", "client_credentials", "registration")
 
 

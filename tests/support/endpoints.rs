@@ -98,6 +98,7 @@ pub fn config() -> Config {
             loopback: false,
         },
         listen: Vec::new(),
+        admin_token: None,
         admin: ([127, 0, 0, 1], 0).into(),
         store: StoreConfig::Sled { path: PathBuf::new() },
         oauth: OAuthConfig {
@@ -425,7 +426,11 @@ impl Gateway {
             redeemed: None,
             failed_attempts: 0,
         };
-        let approval = self.at.store.approve(&request_id, (&code.hash(), &record), None).await;
+        let approval = self
+            .at
+            .store
+            .approve(Some(&request_id), (&code.hash(), &record), None)
+            .await;
         assert_eq!(approval.unwrap(), Approval::Done);
         code.expose().to_owned()
     }

@@ -28,8 +28,8 @@ use mcpgate::domain::scope::Scope;
 use mcpgate::domain::secret::SecretHash;
 use mcpgate::domain::user::Subject;
 use mcpgate::store::{
-    Addition, Approval, Decided, Issued, Keys, Listed, MAX_CODE_ATTEMPTS, Once, People, Poll, Redemption, Registration, Room, Rotation, Store,
-    StoreError, Waiting,
+    Addition, Approval, Decided, Issued, Keys, Listed, MAX_CODE_ATTEMPTS, Once, People, Poll, Redemption, Registration,
+    Room, Rotation, Store, StoreError, Waiting,
 };
 
 #[derive(Default)]
@@ -569,7 +569,10 @@ impl People for Memory {
 
     async fn sessions_of(&self, subject: &Subject) -> Result<Vec<(SecretHash, Session)>, StoreError> {
         self.with(|records| {
-            let own = records.sessions.iter().filter(|(_, session)| session.subject == *subject);
+            let own = records
+                .sessions
+                .iter()
+                .filter(|(_, session)| session.subject == *subject);
             own.map(|(id, session)| (*id, session.clone())).collect()
         })
         .await

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::openid::{self, Authentication};
 use super::web::{self, Parameters};
-use super::{Answer, Call, Endpoints, client_auth, dpop};
+use super::{Answer, Call, Endpoints, client_auth, dpop, unavailable};
 use crate::config::{Config, Upstream};
 use crate::domain::client::{Client, GrantType};
 use crate::domain::clock::Timestamp;

@@ -70,7 +70,7 @@ impl Grant for RefreshTokenGrant {
             return again(request, &token, &grant, succession);
         }
         // Groups may have changed since the person was asked.
-        let still = record.scope.filtered(|name| at.config.may_be_granted(user, name));
+        let still = record.scope.filtered(|name| at.config.may_be_granted(&user, name));
         let still = at.config.with_implied(&still);
         let scope = scope.filtered(|name| still.contains(name.as_str()));
         rotate(at, request, &token, &record, &grant, scope).await

@@ -8,8 +8,8 @@
 use super::backend;
 use super::change::Change;
 use super::records::{
-    client_grant_key, client_hold_key, consents_for, grants_for, grants_of, holds_of, idle_key, idle_place_key, subject_grant_key,
-    idle_target, key, prefix, refresh_slot_key, refresh_slots_of,
+    client_grant_key, client_hold_key, consents_for, grants_for, grants_of, holds_of, idle_key, idle_place_key,
+    idle_target, key, prefix, refresh_slot_key, refresh_slots_of, subject_grant_key,
 };
 use crate::domain::client::{Client, ClientId};
 use crate::domain::clock::Timestamp;

@@ -47,9 +47,9 @@ use crate::domain::grant::{
 use crate::domain::scope::Scope;
 use crate::domain::secret::SecretHash;
 use crate::store::{
-    Approval, Issued, MAX_AUTHORIZATIONS, MAX_AUTHORIZATIONS_OF_ADDRESS, MAX_AUTHORIZATIONS_OF_BROWSER, MAX_DEVICES, MAX_PEOPLE,
-    MAX_GRANTS, MAX_PUSHED_REQUESTS, MAX_REFRESHES, MAX_REGISTERED_CLIENTS, MAX_SESSIONS, MAX_USED_ONCE, Redemption,
-    Registration, Rotation, Store, StoreError,
+    Approval, Issued, MAX_AUTHORIZATIONS, MAX_AUTHORIZATIONS_OF_ADDRESS, MAX_AUTHORIZATIONS_OF_BROWSER, MAX_DEVICES,
+    MAX_GRANTS, MAX_PEOPLE, MAX_PUSHED_REQUESTS, MAX_REFRESHES, MAX_REGISTERED_CLIENTS, MAX_SESSIONS, MAX_USED_ONCE,
+    Redemption, Registration, Rotation, Store, StoreError,
 };
 
 /// Is told how long each operation took. The names are those of the [`Store`]'s methods, and `flush`.

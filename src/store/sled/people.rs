@@ -7,7 +7,7 @@ use ::sled::Db;
 use super::change::Change;
 use super::events::find;
 use super::records::{
-    Consent, Id as _, client_grant_key, consents_for, grants_of, grants_of_subject, key, prefix, sessions_of,
+    Consent, client_grant_key, consents_for, grants_of, grants_of_subject, key, prefix, sessions_of,
     subject_grants_built_key,
 };
 use super::{SledStore, backend};
@@ -34,9 +34,7 @@ impl People for SledStore {
     }
 
     async fn admit_person(&self, person: &Person) -> Outcome<Room> {
-        let (room, is_other) = self
-            .write("admit_person", |change| change.admit_person(person))
-            .await?;
+        let (room, is_other) = self.write("admit_person", |change| change.admit_person(person)).await?;
         if is_other {
             self.shared.count_revocation();
         }
@@ -158,19 +156,27 @@ impl People for SledStore {
 
     async fn grant(&self, id: &GrantId) -> Outcome<Option<Listed>> {
         self.look("grant", |tree| {
-            find::<Grant>(tree, id)?.map(|grant| listed(tree, *id, grant)).transpose()
+            find::<Grant>(tree, id)?
+                .map(|grant| listed(tree, *id, grant))
+                .transpose()
         })
     }
 
     async fn grants(&self, after: Option<&GrantId>, limit: usize) -> Outcome<Vec<Listed>> {
         let active = self.shared.active();
-        self.list("grants", prefix::GRANT, after.map(key::<Grant>), limit, |entry, value| {
-            let id = last(entry).map(GrantId::from_bytes).ok_or(StoreError::Corrupt {
-                kind: "grant",
-                detail: "its key is too short".to_owned(),
-            })?;
-            listed(&active.tree, id, super::records::decode(value)?)
-        })
+        self.list(
+            "grants",
+            prefix::GRANT,
+            after.map(key::<Grant>),
+            limit,
+            |entry, value| {
+                let id = last(entry).map(GrantId::from_bytes).ok_or(StoreError::Corrupt {
+                    kind: "grant",
+                    detail: "its key is too short".to_owned(),
+                })?;
+                listed(&active.tree, id, super::records::decode(value)?)
+            },
+        )
     }
 
     async fn revoke_grants_of(&self, subject: &Subject, client: Option<&ClientId>) -> Outcome<usize> {
@@ -193,9 +199,13 @@ impl People for SledStore {
     }
 
     async fn clients(&self, after: Option<&ClientId>, limit: usize) -> Outcome<Vec<Client>> {
-        self.list("clients", prefix::CLIENT, after.map(key::<Client>), limit, |_, value| {
-            super::records::decode(value)
-        })
+        self.list(
+            "clients",
+            prefix::CLIENT,
+            after.map(key::<Client>),
+            limit,
+            |_, value| super::records::decode(value),
+        )
     }
 }
 
@@ -315,7 +325,10 @@ pub(super) fn index_grants(tree: &Db) -> Outcome<()> {
         let (entry, value) = entry.map_err(backend("reading a record"))?;
         // One that cannot be read is swept in its time.
         if let (Some(id), Ok(grant)) = (last(&entry), super::records::decode::<Grant>(&value)) {
-            batch.insert(super::records::subject_grant_key(&grant, &GrantId::from_bytes(id)), vec![]);
+            batch.insert(
+                super::records::subject_grant_key(&grant, &GrantId::from_bytes(id)),
+                vec![],
+            );
         }
     }
     batch.insert(built, vec![]);
