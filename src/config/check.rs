@@ -9,7 +9,9 @@ use super::problems::Problems;
 use super::read::{At, Object, Reader};
 use super::upstreams::Surroundings;
 use super::values::{read_bounded, shown};
-use super::{Config, PublicUrl, RootResource, StoreConfig, grants, keys, listen, oauth, people, providers, tls, upstreams, yaml};
+use super::{
+    Config, PublicUrl, RootResource, StoreConfig, grants, keys, listen, oauth, people, providers, tls, upstreams, yaml,
+};
 use crate::domain::scope::Scope;
 
 /// Largest configuration that is read.
@@ -77,9 +79,7 @@ fn config(root: &At<'_>) -> Option<Config> {
     let (oauth, mut mentions) = oauth::read(&object);
     let scopes = oauth::scopes(&top, &mut mentions);
     let admin_token = top.section("admin", keys::ADMIN).optional("token", At::client_secret);
-    let has_providers = top
-        .get("identity_providers")
-        .is_some_and(|at| !at.list_is_empty());
+    let has_providers = top.get("identity_providers").is_some_and(|at| !at.list_is_empty());
     let users = people::read(&top, admin_token.is_some() || has_providers);
     let stand_in = stand_in();
     let identity_providers = providers::read(&top, public_url.as_ref().unwrap_or(&stand_in));

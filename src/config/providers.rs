@@ -201,9 +201,9 @@ impl<'a> At<'a> {
         for (item, text) in self.texts()? {
             let lower = text.trim_start_matches('@').to_ascii_lowercase();
             let fine = lower.len() <= 253
-                && lower.split('.').all(|label| {
-                    !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-                });
+                && lower
+                    .split('.')
+                    .all(|label| !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'));
             if fine && lower == text.to_ascii_lowercase() {
                 domains.push(lower);
             } else {
@@ -216,10 +216,16 @@ impl<'a> At<'a> {
     fn emails(&self) -> Option<Vec<String>> {
         let mut emails = Vec::new();
         for (item, text) in self.texts()? {
-            if text.split_once('@').is_some_and(|(name, host)| !name.is_empty() && !host.is_empty()) {
+            if text
+                .split_once('@')
+                .is_some_and(|(name, host)| !name.is_empty() && !host.is_empty())
+            {
                 emails.push(text.to_lowercase());
             } else {
-                item.problem(format!("{} is not an e-mail address; write ada@example.com", shown(text)));
+                item.problem(format!(
+                    "{} is not an e-mail address; write ada@example.com",
+                    shown(text)
+                ));
             }
         }
         Some(emails)
@@ -291,7 +297,9 @@ fn issuer(object: &Object<'_>, preset: Option<&'static Preset>) -> Option<String
         (Some(pattern), None) if pattern.contains("{tenant}") => {
             let at = object.required("tenant", "8f3c… with the directory (tenant) id")?;
             let text = at.text()?;
-            let fine = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
+            let fine = text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
             if !fine || ["common", "organizations", "consumers"].contains(&text) {
                 return at.refuse("must be one directory (tenant): its id or its domain's id; people of others could sign in otherwise");
             }
@@ -323,7 +331,12 @@ fn allowed(object: &Object<'_>, protocol: Option<&Protocol>) -> Allowed {
     if let (Some(at), false) = (object.get("allowed_organizations"), has_some) {
         at.problem("only GitHub and Google have organisations; write allowed_groups or allowed_domains");
     }
-    for key in ["allowed_domains", "allowed_emails", "allowed_groups", "allowed_organizations"] {
+    for key in [
+        "allowed_domains",
+        "allowed_emails",
+        "allowed_groups",
+        "allowed_organizations",
+    ] {
         // A list without entries would let everybody in, and looks as if it let nobody in.
         if let Some(at) = object.get(key).filter(|at| at.list_is_empty()) {
             at.problem("is empty; name somebody or leave it out");
@@ -348,7 +361,12 @@ fn anyone(object: &Object<'_>, allowed: &Allowed, protocol: Option<&Protocol>) {
         }
         None => false,
     };
-    let lists = ["allowed_domains", "allowed_emails", "allowed_groups", "allowed_organizations"];
+    let lists = [
+        "allowed_domains",
+        "allowed_emails",
+        "allowed_groups",
+        "allowed_organizations",
+    ];
     let written = lists.iter().any(|key| object.get(key).is_some());
     match object.get("allow_anyone") {
         Some(at) if everybody && written => at.problem("is there beside a list of who is allowed; keep one of them"),
@@ -363,7 +381,9 @@ fn anyone(object: &Object<'_>, allowed: &Allowed, protocol: Option<&Protocol>) {
 
 fn claims(object: &Object<'_>, preset: Option<&'static Preset>) -> ClaimNames {
     let section = object.section("claims", keys::PROVIDER_CLAIMS);
-    let usual = preset.map_or(&["preferred_username", "nickname", "email"][..], |preset| preset.usernames);
+    let usual = preset.map_or(&["preferred_username", "nickname", "email"][..], |preset| {
+        preset.usernames
+    });
     let usual = usual.iter().map(|name| (*name).to_owned()).collect();
     ClaimNames {
         username: section.or("username", usual, |at| at.claim().map(|name| vec![name])),

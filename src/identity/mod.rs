@@ -1,5 +1,6 @@
 //! Floor 2: who can sign in.
 
+pub mod elsewhere;
 pub mod local;
 mod throttle;
 
@@ -85,7 +86,8 @@ impl Identity {
             Source::Configuration => false,
             // Who is written down by name is who is written down.
             Source::Store => self.configured(&person.user.subject).is_none(),
-            Source::Provider(_) | Source::LoginPage => false,
+            Source::Provider(id) => self.config.identity_provider(id).is_some(),
+            Source::LoginPage => false,
         }
     }
 

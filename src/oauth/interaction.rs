@@ -328,9 +328,14 @@ pub(super) fn path(at: &Endpoints, page: &str) -> String {
 
 impl<'a> Interaction<'a> {
     /// The unfinished authorization that a request names, if its browser began it and it still stands.
-    async fn resume(at: &'a Endpoints, call: &Call<'_>, parameters: &Parameters) -> Result<Self, Problem> {
+    pub(super) async fn resume(at: &'a Endpoints, call: &Call<'_>, parameters: &Parameters) -> Result<Self, Problem> {
         let id = parameters.get("request").ok_or_else(Problem::no_request)?;
         let id = Secret::parse(SecretKind::Authorization, id).ok_or_else(Problem::no_request)?;
+        Self::resume_id(at, call, id).await
+    }
+
+    /// The same by its id.
+    pub(super) async fn resume_id(at: &'a Endpoints, call: &Call<'_>, id: Secret) -> Result<Self, Problem> {
         let browser = Browser::of(at, call).ok_or_else(Problem::other_browser)?;
         let request = at
             .store
@@ -400,6 +405,10 @@ impl pages::LoginError {
         match self {
             Self::Incomplete | Self::Wrong => StatusCode::UNAUTHORIZED,
             Self::Throttled(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::NotAllowed(_) => StatusCode::FORBIDDEN,
+            Self::Cancelled => StatusCode::OK,
+            Self::ProviderFailed => StatusCode::BAD_GATEWAY,
+            Self::ProviderSilent => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }

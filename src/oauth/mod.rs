@@ -4,6 +4,7 @@
 //! A new endpoint is a file, a [`Route`], a row in [`ROUTES`] and an arm in [`Endpoints::answer`].
 
 pub mod authorize;
+pub mod backchannel;
 mod browser;
 mod client_assertion;
 pub mod client_auth;
@@ -14,6 +15,7 @@ mod cookie;
 pub mod device;
 pub mod discovery;
 pub mod dpop;
+pub mod elsewhere;
 #[cfg(debug_assertions)]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -34,6 +36,7 @@ pub mod remote;
 mod response;
 pub mod revoke;
 pub mod session;
+mod standing;
 pub mod token;
 pub mod web;
 
@@ -108,6 +111,12 @@ pub enum Route {
     Login,
     Consent,
     Logout,
+    /// Below `/login/provider/`: the way to an identity provider.
+    ProviderStart,
+    /// Below `/login/callback/`: the way back.
+    ProviderCallback,
+    /// Below `/logout/backchannel/`: a provider says that somebody signed out there.
+    BackchannelLogout,
     AuthorizationServer,
     OpenIdConfiguration,
     ProtectedResource,
@@ -158,7 +167,7 @@ pub struct Call<'a> {
     /// The whole request.
     pub request: &'a Request<Bytes>,
     /// For a well-known document: the path of the resource that it is about, inserted or appended. For a client's
-    /// registration: the client's id. Else empty.
+    /// registration: the client's id. For the way to a provider and back: the provider's. Else empty.
     pub about: &'a str,
     /// The other end of the connection.
     pub address: IpAddr,
@@ -171,7 +180,13 @@ impl Route {
     #[must_use]
     pub const fn audience(self) -> Audience {
         match self {
-            Self::Authorize | Self::Login | Self::Consent | Self::Logout | Self::Device => Audience::People,
+            Self::Authorize
+            | Self::Login
+            | Self::Consent
+            | Self::Logout
+            | Self::Device
+            | Self::ProviderStart
+            | Self::ProviderCallback => Audience::People,
             Self::Token
             | Self::Register
             | Self::ClientConfiguration
@@ -181,6 +196,7 @@ impl Route {
             | Self::DeviceAuthorization
             | Self::UserInfo
             | Self::Jwks
+            | Self::BackchannelLogout
             | Self::AuthorizationServer
             | Self::OpenIdConfiguration
             | Self::ProtectedResource
@@ -222,17 +238,23 @@ impl Route {
     /// What it may be called with; HEAD comes with GET.
     const fn methods(self) -> &'static [Method] {
         match self {
-            Self::Authorize | Self::Login | Self::Consent | Self::Logout | Self::Device | Self::UserInfo => {
-                &[Method::GET, Method::POST]
-            }
+            Self::Authorize
+            | Self::Login
+            | Self::Consent
+            | Self::Logout
+            | Self::Device
+            | Self::ProviderStart
+            | Self::UserInfo => &[Method::GET, Method::POST],
             Self::Token
             | Self::Register
             | Self::Revoke
             | Self::Introspect
             | Self::PushedRequest
+            | Self::BackchannelLogout
             | Self::DeviceAuthorization => &[Method::POST],
             Self::ClientConfiguration => &[Method::GET, Method::PUT, Method::DELETE],
             Self::Jwks
+            | Self::ProviderCallback
             | Self::AuthorizationServer
             | Self::OpenIdConfiguration
             | Self::ProtectedResource
@@ -273,8 +295,15 @@ impl Endpoints {
         if let Some((_, route)) = ROUTES.iter().find(|(own, _)| *own == bare) {
             return Some((*route, ""));
         }
-        if let Some(client) = bare.strip_prefix(REGISTRATIONS).filter(|id| !id.is_empty()) {
-            return Some((Route::ClientConfiguration, client));
+        for (start, route) in [
+            (REGISTRATIONS, Route::ClientConfiguration),
+            (elsewhere::START, Route::ProviderStart),
+            (elsewhere::CALLBACK, Route::ProviderCallback),
+            (backchannel::BACKCHANNEL, Route::BackchannelLogout),
+        ] {
+            if let Some(about) = bare.strip_prefix(start).filter(|id| !id.is_empty()) {
+                return Some((route, about));
+            }
         }
         for (document, route) in [
             (AUTHORIZATION_SERVER, Route::AuthorizationServer),
@@ -344,6 +373,9 @@ impl Endpoints {
             Route::Login => interaction::login(self, call).await,
             Route::Consent => interaction::consent(self, call).await,
             Route::Logout => interaction::logout(self, call).await,
+            Route::ProviderStart => elsewhere::start(self, call).await,
+            Route::ProviderCallback => elsewhere::callback(self, call).await,
+            Route::BackchannelLogout => backchannel::logout(self, call).await,
             Route::AuthorizationServer => discovery::authorization_server(self, call),
             Route::OpenIdConfiguration => discovery::openid_configuration(self, call),
             Route::ProtectedResource => discovery::protected_resource(self, call),
