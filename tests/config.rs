@@ -140,6 +140,7 @@ fn the_example_shows_the_defaults() {
         "upstreams[].prompts[].",
         "upstreams[].methods[].",
         "upstreams[].tls",
+        "admin.token",
         "outbound.ca",
     ];
     let shown = keys_of(EXAMPLE);
@@ -672,7 +673,7 @@ const WRONG: &[(&str, &str, usize, &str)] = &[
     ("oauth:\n  registration:\n    client_id_metadata_document: true", "oauth.registration.client_id_metadata_document", 11, "did you mean `client_id_metadata_documents`?"),
     ("    toolz: []", "upstreams[0].toolz", 9, "not known in this version"),
     ("    limits: { bodi: 1 }", "upstreams[0].limits.bodi", 9, "did you mean `body`?"),
-    ("admin: { listen: 127.0.0.1:1, metrics: true }", "admin.metrics", 9, "known here: listen"),
+    ("admin: { listen: 127.0.0.1:1, metrics: true }", "admin.metrics", 9, "known here: listen, token"),
     ("    path: /two", "upstreams[0].path", 9, "is there twice; the first is on line 7"),
     ("public_url: https://other.example.com", "public_url", 9, "is there twice; the first is on line 1"),
     ("<<: { listen: 127.0.0.1:1 }", "<<", 9, "not known"),

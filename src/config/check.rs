@@ -74,11 +74,12 @@ fn config(root: &At<'_>) -> Option<Config> {
         .required("public_url", "https://mcp.example.com")
         .and_then(At::public_url);
     let trusted_proxies = listen::trusted_proxies(&top);
-    let (listen, admin) = listen::read(&top, &trusted_proxies);
+    let administration = top.section("admin", keys::ADMIN);
+    let (listen, admin) = listen::read(&top, &administration, &trusted_proxies);
     let object = top.section("oauth", keys::OAUTH);
     let (oauth, mut mentions) = oauth::read(&object);
     let scopes = oauth::scopes(&top, &mut mentions);
-    let admin_token = top.section("admin", keys::ADMIN).optional("token", At::client_secret);
+    let admin_token = administration.optional("token", At::client_secret);
     let has_providers = top.get("identity_providers").is_some_and(|at| !at.list_is_empty());
     let users = people::read(&top, admin_token.is_some() || has_providers);
     let stand_in = stand_in();

@@ -29,8 +29,7 @@ pub(super) fn trusted_proxies(top: &Object<'_>) -> Networks {
 }
 
 /// `listen` and `admin.listen`, which may not meet.
-pub(super) fn read(top: &Object<'_>, trusted_proxies: &Networks) -> (Vec<Listener>, SocketAddr) {
-    let section = top.section("admin", keys::ADMIN);
+pub(super) fn read(top: &Object<'_>, section: &Object<'_>, trusted_proxies: &Networks) -> (Vec<Listener>, SocketAddr) {
     let admin = section.or("listen", DEFAULT_ADMIN, At::address);
     let Some(at) = top.get("listen") else {
         if let Some(at) = section.get("listen").filter(|_| clash(admin, DEFAULT_LISTEN)) {

@@ -443,10 +443,7 @@ async fn begin(at: &Endpoints, call: &Call<'_>, accepted: Accepted<'_>) -> Resul
         };
         return match permission {
             Permission::Remembered(scope) => consent::approve(at, &interaction, signed_in, scope, Ends::Nothing).await,
-            Permission::Ask(_) => Err(OAuthError::new(
-                ErrorCode::ConsentRequired,
-                "the person has to be asked",
-            )),
+            Permission::Ask(_) => Err(OAuthError::new(ErrorCode::ConsentRequired, "consent is needed")),
             Permission::Denied(error) => Err(error),
         };
     }
