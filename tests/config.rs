@@ -84,7 +84,11 @@ fn keys(value: &Value, path: &str, found: &mut BTreeSet<String>) {
                 } else {
                     format!("{path}.{key}")
                 };
-                if !path.ends_with("].headers") && !path.ends_with(".password_hash") && !path.ends_with("].jwks") {
+                if !path.ends_with("].headers")
+                    && !path.ends_with(".password_hash")
+                    && !path.ends_with("].jwks")
+                    && !path.ends_with("].groups_map")
+                {
                     keys(value, &path, found);
                 }
                 found.insert(path);
@@ -133,6 +137,7 @@ fn the_example_shows_the_defaults() {
         "users[].email",
         "users[].name",
         "users[].groups",
+        "identity_providers[].",
         "upstreams[].host",
         "upstreams[].identity_jwt.",
         "upstreams[].tools[].",
@@ -175,11 +180,19 @@ fn the_example_has_every_key_and_no_other() {
         "a token for registration\n",
     )
     .unwrap();
+    std::fs::write(directory.path().join("secrets/entra"), "the secret at Entra\n").unwrap();
     std::fs::write(directory.path().join("keys.json"), "{\"keys\": []}").unwrap();
     let environment = |name: &str| {
-        ["CI_RUNNER_SECRET", "EVERYTHING_KEY", "REGISTRATION_TOKEN"]
-            .contains(&name)
-            .then(|| format!("the value of {name}"))
+        [
+            "CI_RUNNER_SECRET",
+            "EVERYTHING_KEY",
+            "REGISTRATION_TOKEN",
+            "GOOGLE_SECRET",
+            "COMPANY_SECRET",
+            "GITHUB_SECRET",
+        ]
+        .contains(&name)
+        .then(|| format!("the value of {name}"))
     };
     let config = config::parse(&text, directory.path(), &environment).unwrap_or_else(|p| panic!("{p}\n{text}"));
     assert_eq!(config.listen.len(), 2);
@@ -666,7 +679,7 @@ oauth: { clients: [ { client_id: c, client_secret: the secret of the client, red
 const WRONG: &[(&str, &str, usize, &str)] = &[
     // keys
     ("lissten: 127.0.0.1:1", "lissten", 9, "did you mean `listen`?"),
-    ("identity_providers: []", "identity_providers", 9, "not known in this version"),
+    ("identity_provider: []", "identity_provider", 9, "did you mean `identity_providers`"),
     ("\"a\\nb\": 1", "a\\nb", 9, "not known"),
     ("store: { postgres: { url: x } }", "store.postgres", 9, "not known in this version; known here: sled"),
     ("oauth: { login_page: builtin }", "oauth.login_page", 9, "not known in this version"),
@@ -1358,4 +1371,245 @@ fn scopes_imply_others_and_those_others_again() {
         let found: Vec<&str> = found.iter().map(|(path, ..)| path.as_str()).collect();
         assert_eq!(found, paths, "{wrong}");
     }
+}
+
+// === identity providers ===
+
+fn provider_problems(lines: &str) -> Vec<(String, String)> {
+    let text = format!("{}identity_providers:\n{lines}\n", base());
+    problems(&text)
+        .into_iter()
+        .map(|(path, _, message)| (path, message))
+        .collect()
+}
+
+#[test]
+fn providers_know_what_is_known_of_them() {
+    use mcpgate::config::Protocol;
+    let config = good(&format!(
+        "public_url: https://mcp.example.com\nupstreams: [{{name: one, path: /one/mcp, url: 'http://127.0.0.1:3001/mcp'}}]\n\
+         identity_providers:\n\
+         \x20 - {{id: google, issuer: 'https://accounts.google.com', client_id: a, client_secret: {{env: A_SECRET}}, allowed_domains: [Example.com]}}\n\
+         \x20 - {{id: ms, preset: microsoft, tenant: 1111-22, client_id: b, groups_map: {{x: y}}}}\n\
+         \x20 - {{id: hub, kind: github, client_id: c, allowed_organizations: [Acme], recheck: 1h}}\n\
+         \x20 - {{id: own-hub, preset: github, client_id: c, github: {{url: 'https://git.example.com/'}}}}\n\
+         \x20 - {{id: local, issuer: 'http://127.0.0.1:9000/realms/x', client_id: d, name: Here}}\n"
+    ));
+    let [google, ms, hub, own_hub, local] = config.identity_providers.as_slice() else {
+        panic!("five providers")
+    };
+    assert_eq!(google.name, "Google");
+    assert_eq!(google.allowed.domains, ["example.com"]);
+    assert_eq!(google.claims.username, ["email"]);
+    let Protocol::OpenId { issuer, manners } = &google.protocol else {
+        panic!()
+    };
+    assert!(issuer == "https://accounts.google.com" && manners.offline_by_parameter);
+    let Protocol::OpenId { issuer, .. } = &ms.protocol else {
+        panic!()
+    };
+    assert_eq!(issuer, "https://login.microsoftonline.com/1111-22/v2.0");
+    assert!(ms.require_verified_email && ms.recheck == Duration::from_secs(900));
+    assert_eq!(
+        (hub.allowed.organizations.as_slice(), hub.recheck),
+        (&["acme".to_owned()][..], Duration::from_secs(3600))
+    );
+    let Protocol::GitHub { url, api_url } = &own_hub.protocol else {
+        panic!()
+    };
+    assert_eq!(
+        (url.as_str(), api_url.as_str()),
+        ("https://git.example.com", "https://git.example.com/api/v3")
+    );
+    assert_eq!(local.name, "Here");
+    // No secret is shown, and nobody needs a password of ours.
+    assert!(config.users.is_empty());
+    assert!(!format!("{config:?}").contains("a secret of many letters"));
+}
+
+#[test]
+fn every_mistake_with_a_provider_has_its_path() {
+    let known = "client_id: a, issuer: 'https://idp.example.com'";
+    for (entry, path, says) in [
+        (
+            "{client_id: a, issuer: 'https://idp.example.com'}".to_owned(),
+            "id",
+            "is missing",
+        ),
+        (format!("{{id: client, {known}}}"), "id", "means something else"),
+        (format!("{{id: builtin, {known}}}"), "id", "means something else"),
+        (format!("{{id: login_page, {known}}}"), "id", "is not an id"),
+        (format!("{{id: Big, {known}}}"), "id", "is not an id"),
+        (format!("{{id: {}, {known}}}", "x".repeat(33)), "id", "is not an id"),
+        (
+            "{id: x, issuer: 'https://idp.example.com'}".to_owned(),
+            "client_id",
+            "is missing",
+        ),
+        ("{id: x, client_id: a}".to_owned(), "issuer", "is missing"),
+        (
+            "{id: x, client_id: a, issuer: idp.example.com}".to_owned(),
+            "issuer",
+            "is not an issuer",
+        ),
+        (
+            "{id: x, client_id: a, issuer: 'https://u:p@idp.example.com'}".to_owned(),
+            "issuer",
+            "is not an issuer",
+        ),
+        (
+            "{id: x, client_id: a, issuer: 'https://idp.example.com/?a=b'}".to_owned(),
+            "issuer",
+            "is not an issuer",
+        ),
+        (
+            "{id: x, client_id: a, issuer: 'http://idp.example.com'}".to_owned(),
+            "issuer",
+            "must be https",
+        ),
+        (
+            "{id: x, client_id: a, issuer: 'https://mcp.example.com'}".to_owned(),
+            "issuer",
+            "is this gateway itself",
+        ),
+        (
+            "{id: x, client_id: a, preset: auth0, issuer: 'https://x.auth0.com'}".to_owned(),
+            "issuer",
+            "needs a slash",
+        ),
+        (
+            "{id: x, client_id: a, preset: nobody}".to_owned(),
+            "preset",
+            "is not known; write one of google, microsoft",
+        ),
+        (
+            "{id: x, client_id: a, preset: microsoft}".to_owned(),
+            "tenant",
+            "is missing",
+        ),
+        (
+            "{id: x, client_id: a, preset: microsoft, tenant: common}".to_owned(),
+            "tenant",
+            "must be one directory",
+        ),
+        (
+            "{id: x, client_id: a, preset: microsoft, tenant: 'a/b'}".to_owned(),
+            "tenant",
+            "must be one directory",
+        ),
+        (
+            format!("{{id: x, {known}, tenant: t}}"),
+            "tenant",
+            "is for `preset: microsoft`",
+        ),
+        (
+            "{id: x, client_id: a, preset: google}".to_owned(),
+            "allowed_domains",
+            "allow_anyone",
+        ),
+        (
+            "{id: x, client_id: a, preset: github}".to_owned(),
+            "allowed_domains",
+            "allow_anyone",
+        ),
+        (
+            "{id: x, client_id: a, issuer: 'https://gitlab.com'}".to_owned(),
+            "allowed_domains",
+            "allow_anyone",
+        ),
+        (
+            format!("{{id: x, {known}, allow_anyone: true, allowed_groups: [a]}}"),
+            "allow_anyone",
+            "keep one of them",
+        ),
+        (
+            format!("{{id: x, {known}, allowed_groups: []}}"),
+            "allowed_groups",
+            "is empty",
+        ),
+        (
+            format!("{{id: x, {known}, allowed_domains: ['*.com']}}"),
+            "allowed_domains[0]",
+            "is not a domain",
+        ),
+        (
+            format!("{{id: x, {known}, allowed_emails: [ada]}}"),
+            "allowed_emails[0]",
+            "is not an e-mail address",
+        ),
+        (
+            format!("{{id: x, {known}, allowed_organizations: [a]}}"),
+            "allowed_organizations",
+            "only GitHub and Google",
+        ),
+        (
+            format!("{{id: x, {known}, kind: saml}}"),
+            "kind",
+            "write one of oidc, github",
+        ),
+        (
+            format!("{{id: x, {known}, preset: okta, kind: github}}"),
+            "kind",
+            "does not go with the preset",
+        ),
+        (
+            format!("{{id: x, {known}, github: {{url: 'https://x.example'}}}}"),
+            "github",
+            "is for kind: github",
+        ),
+        (
+            "{id: x, client_id: a, preset: github, issuer: 'https://x.example', allow_anyone: true}".to_owned(),
+            "issuer",
+            "is for OpenID Connect",
+        ),
+        (
+            format!("{{id: x, {known}, scopes: ['a b']}}"),
+            "scopes[0]",
+            "is not a scope",
+        ),
+        (
+            format!("{{id: x, {known}, recheck: 10s}}"),
+            "recheck",
+            "must be between 1m and 7d",
+        ),
+        (
+            format!("{{id: x, {known}, groups_map: [a]}}"),
+            "groups_map",
+            "must be a map",
+        ),
+        (
+            format!("{{id: x, {known}, client_secret: {{env: NOPE}}}}"),
+            "client_secret.env",
+            "is not set",
+        ),
+        (
+            format!("{{id: x, {known}, claims: {{mail: a}}}}"),
+            "claims.mail",
+            "is not known",
+        ),
+        (
+            format!("{{id: x, {known}, require_verified_email: maybe}}"),
+            "require_verified_email",
+            "must be true or false",
+        ),
+    ] {
+        let found = provider_problems(&format!("  - {entry}"));
+        let wanted = format!("identity_providers[0].{path}");
+        assert!(
+            found
+                .iter()
+                .any(|(path, message)| *path == wanted && message.contains(says)),
+            "{entry}: {found:?}"
+        );
+        assert!(found.iter().all(|(_, message)| !message.contains(":p@")), "{found:?}");
+    }
+    let twice = provider_problems(&format!("  - {{id: x, {known}}}\n  - {{id: x, {known}}}"));
+    assert_eq!(twice.len(), 1);
+    assert!(twice[0].1.contains("is taken by an earlier provider"));
+    // Nobody could sign in with none.
+    let none = base().replace(
+        &format!("users:\n  - username: ada\n    password_hash: {HASH}\n"),
+        "identity_providers: []\n",
+    );
+    assert!(problems(&none).iter().any(|(path, _, _)| path == "users"));
 }

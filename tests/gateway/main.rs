@@ -24,6 +24,7 @@ mod encryption;
 mod faults;
 mod footprint;
 mod generations;
+mod github;
 mod guards;
 mod hostile;
 mod http1;

@@ -1,12 +1,12 @@
 //! An identity provider that does as it is told, lies included.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Form, State};
+use axum::body::Bytes;
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -46,7 +46,6 @@ pub enum Signature {
 }
 
 pub struct Idp {
-    pub address: SocketAddr,
     state: Arc<Mutex<Inside>>,
 }
 
@@ -111,7 +110,7 @@ impl Idp {
             .route("/userinfo", get(userinfo))
             .with_state(Arc::clone(&state));
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { address, state }
+        Self { state }
     }
 
     /// A gateway in front of which people sign in here; `more` is added to the provider's entry.
@@ -227,10 +226,14 @@ fn patched(mut document: Value, patch: &Value) -> Value {
     document
 }
 
+fn answer(value: &Value) -> Response {
+    ([("content-type", "application/json")], value.to_string()).into_response()
+}
+
 type Shared = State<Arc<Mutex<Inside>>>;
 
 /// Writes a request down, and says whether it is to fail.
-async fn enter(state: &Shared, uri: &Uri, headers: &HeaderMap, form: HashMap<String, String>) -> Result<(), Response> {
+async fn enter(state: &Shared, uri: &Uri, headers: &HeaderMap, form: HashMap<String, String>) -> Option<Response> {
     let (status, stall) = {
         let mut inside = state.0.lock().unwrap();
         let authorization = headers
@@ -242,15 +245,13 @@ async fn enter(state: &Shared, uri: &Uri, headers: &HeaderMap, form: HashMap<Str
         (inside.status, inside.stall)
     };
     tokio::time::sleep(stall).await;
-    if status == 200 {
-        Ok(())
-    } else {
-        Err((StatusCode::from_u16(status).unwrap(), "not now").into_response())
-    }
+    (status != 200).then(|| (StatusCode::from_u16(status).unwrap(), "not now").into_response())
 }
 
-async fn metadata(state: Shared, uri: Uri, headers: HeaderMap) -> Result<Response, Response> {
-    enter(&state, &uri, &headers, HashMap::new()).await?;
+async fn metadata(state: Shared, uri: Uri, headers: HeaderMap) -> Response {
+    if let Some(failure) = enter(&state, &uri, &headers, HashMap::new()).await {
+        return failure;
+    }
     let inside = state.0.lock().unwrap();
     let issuer = &inside.issuer;
     let document = json!({
@@ -259,34 +260,36 @@ async fn metadata(state: Shared, uri: Uri, headers: HeaderMap) -> Result<Respons
         "jwks_uri": format!("{issuer}/jwks"), "scopes_supported": ["openid", "offline_access"],
         "code_challenge_methods_supported": ["S256"],
     });
-    Ok(axum::Json(patched(document, &inside.metadata)).into_response())
+    answer(&patched(document, &inside.metadata))
 }
 
-async fn jwks(state: Shared, uri: Uri, headers: HeaderMap) -> Result<Response, Response> {
-    enter(&state, &uri, &headers, HashMap::new()).await?;
+async fn jwks(state: Shared, uri: Uri, headers: HeaderMap) -> Response {
+    if let Some(failure) = enter(&state, &uri, &headers, HashMap::new()).await {
+        return failure;
+    }
     let key = state.0.lock().unwrap().key.public();
-    Ok(axum::Json(json!({ "keys": [key] })).into_response())
+    answer(&json!({ "keys": [key] }))
 }
 
-async fn userinfo(state: Shared, uri: Uri, headers: HeaderMap) -> Result<Response, Response> {
-    enter(&state, &uri, &headers, HashMap::new()).await?;
+async fn userinfo(state: Shared, uri: Uri, headers: HeaderMap) -> Response {
+    if let Some(failure) = enter(&state, &uri, &headers, HashMap::new()).await {
+        return failure;
+    }
     let inside = state.0.lock().unwrap();
-    Ok(axum::Json(patched(inside.person.clone(), &inside.userinfo)).into_response())
+    answer(&patched(inside.person.clone(), &inside.userinfo))
 }
 
-async fn token(
-    state: Shared,
-    uri: Uri,
-    headers: HeaderMap,
-    Form(form): Form<HashMap<String, String>>,
-) -> Result<Response, Response> {
-    enter(&state, &uri, &headers, form.clone()).await?;
+async fn token(state: Shared, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+    let form: HashMap<String, String> = form_urlencoded::parse(&body).into_owned().collect();
+    if let Some(failure) = enter(&state, &uri, &headers, form.clone()).await {
+        return failure;
+    }
     let mut inside = state.0.lock().unwrap();
-    let refuse = |error: &str| (StatusCode::BAD_REQUEST, axum::Json(json!({ "error": error }))).into_response();
+    let refuse = |error: &str| (StatusCode::BAD_REQUEST, answer(&json!({ "error": error }))).into_response();
     let secret: String = form_urlencoded::byte_serialize(SECRET.as_bytes()).collect();
     let basic = format!("Basic {}", STANDARD.encode(format!("us:{secret}")));
     if headers.get("authorization").map(|value| value.to_str().unwrap()) != Some(&basic) {
-        return Err(refuse("invalid_client"));
+        return refuse("invalid_client");
     }
     let nonce = if form["grant_type"] == "refresh_token" {
         let Some(place) = inside
@@ -294,17 +297,17 @@ async fn token(
             .iter()
             .position(|own| *own == form["refresh_token"])
         else {
-            return Err(refuse("invalid_grant"));
+            return refuse("invalid_grant");
         };
         inside.refresh_tokens.remove(place);
         None
     } else {
         let Some(asked) = inside.codes.remove(&form["code"]) else {
-            return Err(refuse("invalid_grant"));
+            return refuse("invalid_grant");
         };
         let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(&form["code_verifier"]));
         if challenge != asked["code_challenge"] || form["redirect_uri"] != asked["redirect_uri"] {
-            return Err(refuse("invalid_grant"));
+            return refuse("invalid_grant");
         }
         Some(asked["nonce"].clone())
     };
@@ -313,15 +316,15 @@ async fn token(
         format!("{MARK}access-{}", inside.count),
         format!("{MARK}refresh-{}", inside.count),
     );
-    let mut answer = json!({ "access_token": access, "token_type": "Bearer", "expires_in": 300 });
+    let mut tokens = json!({ "access_token": access, "token_type": "Bearer", "expires_in": 300 });
     if nonce.is_some() || inside.id_token_at_refresh {
-        answer["id_token"] = inside.id_token(nonce.as_deref()).into();
+        tokens["id_token"] = inside.id_token(nonce.as_deref()).into();
     }
     if inside.gives_refresh_token {
         inside.refresh_tokens.push(refresh.clone());
-        answer["refresh_token"] = refresh.into();
+        tokens["refresh_token"] = refresh.into();
     }
-    Ok(axum::Json(answer).into_response())
+    answer(&tokens)
 }
 
 // --- what a browser does
