@@ -1386,15 +1386,15 @@ fn provider_problems(lines: &str) -> Vec<(String, String)> {
 #[test]
 fn providers_know_what_is_known_of_them() {
     use mcpgate::config::Protocol;
-    let config = good(&format!(
-        "public_url: https://mcp.example.com\nupstreams: [{{name: one, path: /one/mcp, url: 'http://127.0.0.1:3001/mcp'}}]\n\
+    let config = good(
+        "public_url: https://mcp.example.com\nupstreams: [{name: one, path: /one/mcp, url: 'http://127.0.0.1:3001/mcp'}]\n\
          identity_providers:\n\
-         \x20 - {{id: google, issuer: 'https://accounts.google.com', client_id: a, client_secret: {{env: A_SECRET}}, allowed_domains: [Example.com]}}\n\
-         \x20 - {{id: ms, preset: microsoft, tenant: 1111-22, client_id: b, groups_map: {{x: y}}}}\n\
-         \x20 - {{id: hub, kind: github, client_id: c, allowed_organizations: [Acme], recheck: 1h}}\n\
-         \x20 - {{id: own-hub, preset: github, client_id: c, github: {{url: 'https://git.example.com/'}}}}\n\
-         \x20 - {{id: local, issuer: 'http://127.0.0.1:9000/realms/x', client_id: d, name: Here}}\n"
-    ));
+         \x20 - {id: google, issuer: 'https://accounts.google.com', client_id: a, client_secret: {env: A_SECRET}, allowed_domains: [Example.com]}\n\
+         \x20 - {id: ms, preset: microsoft, tenant: 1111-22, client_id: b, groups_map: {x: y}}\n\
+         \x20 - {id: hub, kind: github, client_id: c, allowed_organizations: [Acme], recheck: 1h}\n\
+         \x20 - {id: own-hub, preset: github, client_id: c, github: {url: 'https://git.example.com/'}}\n\
+         \x20 - {id: local, issuer: 'http://127.0.0.1:9000/realms/x', client_id: d, name: Here}\n",
+    );
     let [google, ms, hub, own_hub, local] = config.identity_providers.as_slice() else {
         panic!("five providers")
     };
@@ -1427,172 +1427,136 @@ fn providers_know_what_is_known_of_them() {
     assert!(!format!("{config:?}").contains("a secret of many letters"));
 }
 
+/// An entry, where it is wrong, and what is said of it.
+const MISTAKES: &[(&str, &str, &str)] = &[
+    ("{client_id: a, issuer: 'https://idp.example.com'}", "id", "is missing"),
+    ("{id: client, KNOWN}", "id", "means something else"),
+    ("{id: builtin, KNOWN}", "id", "means something else"),
+    ("{id: login_page, KNOWN}", "id", "is not an id"),
+    ("{id: Big, KNOWN}", "id", "is not an id"),
+    ("{id: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx, KNOWN}", "id", "is not an id"),
+    ("{id: x, issuer: 'https://idp.example.com'}", "client_id", "is missing"),
+    ("{id: x, client_id: a}", "issuer", "is missing"),
+    (
+        "{id: x, client_id: a, issuer: idp.example.com}",
+        "issuer",
+        "is not an issuer",
+    ),
+    (
+        "{id: x, client_id: a, issuer: 'https://u:p@idp.example.com'}",
+        "issuer",
+        "is not an issuer",
+    ),
+    (
+        "{id: x, client_id: a, issuer: 'https://idp.example.com/?a=b'}",
+        "issuer",
+        "is not an issuer",
+    ),
+    (
+        "{id: x, client_id: a, issuer: 'http://idp.example.com'}",
+        "issuer",
+        "must be https",
+    ),
+    (
+        "{id: x, client_id: a, issuer: 'https://mcp.example.com'}",
+        "issuer",
+        "is this gateway itself",
+    ),
+    (
+        "{id: x, client_id: a, preset: auth0, issuer: 'https://x.auth0.com'}",
+        "issuer",
+        "needs a slash",
+    ),
+    (
+        "{id: x, client_id: a, preset: nobody}",
+        "preset",
+        "is not known; write one of google, microsoft",
+    ),
+    ("{id: x, client_id: a, preset: microsoft}", "tenant", "is missing"),
+    (
+        "{id: x, client_id: a, preset: microsoft, tenant: common}",
+        "tenant",
+        "must be one directory",
+    ),
+    (
+        "{id: x, client_id: a, preset: microsoft, tenant: 'a/b'}",
+        "tenant",
+        "must be one directory",
+    ),
+    ("{id: x, KNOWN, tenant: t}", "tenant", "is for `preset: microsoft`"),
+    (
+        "{id: x, client_id: a, preset: google}",
+        "allowed_domains",
+        "allow_anyone",
+    ),
+    (
+        "{id: x, client_id: a, preset: github}",
+        "allowed_domains",
+        "allow_anyone",
+    ),
+    (
+        "{id: x, client_id: a, issuer: 'https://gitlab.com'}",
+        "allowed_domains",
+        "allow_anyone",
+    ),
+    (
+        "{id: x, KNOWN, allow_anyone: true, allowed_groups: [a]}",
+        "allow_anyone",
+        "keep one of them",
+    ),
+    ("{id: x, KNOWN, allowed_groups: []}", "allowed_groups", "is empty"),
+    (
+        "{id: x, KNOWN, allowed_domains: ['*.com']}",
+        "allowed_domains[0]",
+        "is not a domain",
+    ),
+    (
+        "{id: x, KNOWN, allowed_emails: [ada]}",
+        "allowed_emails[0]",
+        "is not an e-mail address",
+    ),
+    (
+        "{id: x, KNOWN, allowed_organizations: [a]}",
+        "allowed_organizations",
+        "only GitHub and Google",
+    ),
+    ("{id: x, KNOWN, kind: saml}", "kind", "write one of oidc, github"),
+    (
+        "{id: x, KNOWN, preset: okta, kind: github}",
+        "kind",
+        "does not go with the preset",
+    ),
+    (
+        "{id: x, KNOWN, github: {url: 'https://x.example'}}",
+        "github",
+        "is for kind: github",
+    ),
+    (
+        "{id: x, client_id: a, preset: github, issuer: 'https://x.example', allow_anyone: true}",
+        "issuer",
+        "is for OpenID Connect",
+    ),
+    ("{id: x, KNOWN, scopes: ['a b']}", "scopes[0]", "is not a scope"),
+    ("{id: x, KNOWN, recheck: 8d}", "recheck", "must be between 0s and 7d"),
+    ("{id: x, KNOWN, groups_map: [a]}", "groups_map", "must be a map"),
+    (
+        "{id: x, KNOWN, client_secret: {env: NOPE}}",
+        "client_secret.env",
+        "is not set",
+    ),
+    ("{id: x, KNOWN, claims: {mail: a}}", "claims.mail", "is not known"),
+    (
+        "{id: x, KNOWN, require_verified_email: maybe}",
+        "require_verified_email",
+        "must be true or false",
+    ),
+];
+
 #[test]
 fn every_mistake_with_a_provider_has_its_path() {
     let known = "client_id: a, issuer: 'https://idp.example.com'";
-    for (entry, path, says) in [
-        (
-            "{client_id: a, issuer: 'https://idp.example.com'}".to_owned(),
-            "id",
-            "is missing",
-        ),
-        (format!("{{id: client, {known}}}"), "id", "means something else"),
-        (format!("{{id: builtin, {known}}}"), "id", "means something else"),
-        (format!("{{id: login_page, {known}}}"), "id", "is not an id"),
-        (format!("{{id: Big, {known}}}"), "id", "is not an id"),
-        (format!("{{id: {}, {known}}}", "x".repeat(33)), "id", "is not an id"),
-        (
-            "{id: x, issuer: 'https://idp.example.com'}".to_owned(),
-            "client_id",
-            "is missing",
-        ),
-        ("{id: x, client_id: a}".to_owned(), "issuer", "is missing"),
-        (
-            "{id: x, client_id: a, issuer: idp.example.com}".to_owned(),
-            "issuer",
-            "is not an issuer",
-        ),
-        (
-            "{id: x, client_id: a, issuer: 'https://u:p@idp.example.com'}".to_owned(),
-            "issuer",
-            "is not an issuer",
-        ),
-        (
-            "{id: x, client_id: a, issuer: 'https://idp.example.com/?a=b'}".to_owned(),
-            "issuer",
-            "is not an issuer",
-        ),
-        (
-            "{id: x, client_id: a, issuer: 'http://idp.example.com'}".to_owned(),
-            "issuer",
-            "must be https",
-        ),
-        (
-            "{id: x, client_id: a, issuer: 'https://mcp.example.com'}".to_owned(),
-            "issuer",
-            "is this gateway itself",
-        ),
-        (
-            "{id: x, client_id: a, preset: auth0, issuer: 'https://x.auth0.com'}".to_owned(),
-            "issuer",
-            "needs a slash",
-        ),
-        (
-            "{id: x, client_id: a, preset: nobody}".to_owned(),
-            "preset",
-            "is not known; write one of google, microsoft",
-        ),
-        (
-            "{id: x, client_id: a, preset: microsoft}".to_owned(),
-            "tenant",
-            "is missing",
-        ),
-        (
-            "{id: x, client_id: a, preset: microsoft, tenant: common}".to_owned(),
-            "tenant",
-            "must be one directory",
-        ),
-        (
-            "{id: x, client_id: a, preset: microsoft, tenant: 'a/b'}".to_owned(),
-            "tenant",
-            "must be one directory",
-        ),
-        (
-            format!("{{id: x, {known}, tenant: t}}"),
-            "tenant",
-            "is for `preset: microsoft`",
-        ),
-        (
-            "{id: x, client_id: a, preset: google}".to_owned(),
-            "allowed_domains",
-            "allow_anyone",
-        ),
-        (
-            "{id: x, client_id: a, preset: github}".to_owned(),
-            "allowed_domains",
-            "allow_anyone",
-        ),
-        (
-            "{id: x, client_id: a, issuer: 'https://gitlab.com'}".to_owned(),
-            "allowed_domains",
-            "allow_anyone",
-        ),
-        (
-            format!("{{id: x, {known}, allow_anyone: true, allowed_groups: [a]}}"),
-            "allow_anyone",
-            "keep one of them",
-        ),
-        (
-            format!("{{id: x, {known}, allowed_groups: []}}"),
-            "allowed_groups",
-            "is empty",
-        ),
-        (
-            format!("{{id: x, {known}, allowed_domains: ['*.com']}}"),
-            "allowed_domains[0]",
-            "is not a domain",
-        ),
-        (
-            format!("{{id: x, {known}, allowed_emails: [ada]}}"),
-            "allowed_emails[0]",
-            "is not an e-mail address",
-        ),
-        (
-            format!("{{id: x, {known}, allowed_organizations: [a]}}"),
-            "allowed_organizations",
-            "only GitHub and Google",
-        ),
-        (
-            format!("{{id: x, {known}, kind: saml}}"),
-            "kind",
-            "write one of oidc, github",
-        ),
-        (
-            format!("{{id: x, {known}, preset: okta, kind: github}}"),
-            "kind",
-            "does not go with the preset",
-        ),
-        (
-            format!("{{id: x, {known}, github: {{url: 'https://x.example'}}}}"),
-            "github",
-            "is for kind: github",
-        ),
-        (
-            "{id: x, client_id: a, preset: github, issuer: 'https://x.example', allow_anyone: true}".to_owned(),
-            "issuer",
-            "is for OpenID Connect",
-        ),
-        (
-            format!("{{id: x, {known}, scopes: ['a b']}}"),
-            "scopes[0]",
-            "is not a scope",
-        ),
-        (
-            format!("{{id: x, {known}, recheck: 10s}}"),
-            "recheck",
-            "must be between 1m and 7d",
-        ),
-        (
-            format!("{{id: x, {known}, groups_map: [a]}}"),
-            "groups_map",
-            "must be a map",
-        ),
-        (
-            format!("{{id: x, {known}, client_secret: {{env: NOPE}}}}"),
-            "client_secret.env",
-            "is not set",
-        ),
-        (
-            format!("{{id: x, {known}, claims: {{mail: a}}}}"),
-            "claims.mail",
-            "is not known",
-        ),
-        (
-            format!("{{id: x, {known}, require_verified_email: maybe}}"),
-            "require_verified_email",
-            "must be true or false",
-        ),
-    ] {
+    for (entry, path, says) in MISTAKES {
+        let entry = entry.replace("KNOWN", known);
         let found = provider_problems(&format!("  - {entry}"));
         let wanted = format!("identity_providers[0].{path}");
         assert!(

@@ -17,7 +17,6 @@ const TAKEN: [&str; 3] = ["client", "builtin", "login_page"];
 const MOST: usize = 20;
 /// How old what is known of a person may be when a token is wanted, if the file does not say.
 const RECHECK: Duration = Duration::from_secs(15 * 60);
-const MINUTE: Duration = Duration::from_secs(60);
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// An entry of `identity_providers`.
@@ -151,7 +150,7 @@ impl<'a> At<'a> {
             claims,
             groups_map: object.or("groups_map", Vec::new(), At::group_names),
             require_verified_email: object.or("require_verified_email", true, At::boolean),
-            recheck: object.or("recheck", RECHECK, |at| at.duration(MINUTE, WEEK)),
+            recheck: object.or("recheck", RECHECK, |at| at.duration(Duration::ZERO, WEEK)),
             protocol: protocol?,
         };
         Some((provider, at?))

@@ -83,11 +83,10 @@ impl Identity {
     /// Whether what is on record of somebody is true: whoever said so is still believed, and says more than the configuration.
     fn counts(&self, person: &Person) -> bool {
         match &person.source {
-            Source::Configuration => false,
+            Source::Configuration | Source::LoginPage => false,
             // Who is written down by name is who is written down.
             Source::Store => self.configured(&person.user.subject).is_none(),
             Source::Provider(id) => self.config.identity_provider(id).is_some(),
-            Source::LoginPage => false,
         }
     }
 

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::browser::{self, Browser, Purpose};
 use super::consent::{self, Ends, Permission, Question};
+use super::elsewhere::CHOOSE;
 use super::pages::{self, Problem};
 use super::session::{self, SignedIn};
 use super::web::{self, Parameters};
@@ -87,7 +88,8 @@ async fn show_login(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> 
         return Ok(interaction.redirect_to(at, "/consent"));
     }
     let suggested = interaction.request.details.login_hint.as_deref();
-    Ok(pages::login(at, &interaction, suggested.unwrap_or_default(), None))
+    let choose = parameters.get(CHOOSE).map(|_| pages::LoginError::Choose);
+    Ok(pages::login(at, &interaction, suggested.unwrap_or_default(), choose))
 }
 
 async fn sign_in(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
@@ -228,12 +230,12 @@ async fn sign_out(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
         .get("request")
         .and_then(|id| Secret::parse(SecretKind::Authorization, id));
     let Some(signed_in) = session::signed_in(at, call).await? else {
-        return Ok(unfinished.map_or_else(|| pages::signed_out(at), |id| step(at, "/login", &id)));
+        return Ok(unfinished.map_or_else(|| pages::signed_out(at), |id| choose_another(at, &id)));
     };
     check_form_token(&parameters, SIGN_OUT_TOKEN, &sign_out_token(at, &signed_in))?;
     let mut answer = unfinished
         .as_ref()
-        .map_or_else(|| pages::signed_out(at), |id| step(at, "/login", id));
+        .map_or_else(|| pages::signed_out(at), |id| choose_another(at, id));
     session::sign_out(at, &signed_in, answer.headers_mut()).await?;
     if unfinished.is_none() {
         browser::forget(at, answer.headers_mut());
@@ -317,6 +319,11 @@ async fn signed_in_for(
 /// The address of a step, on this gateway: the id is made of letters that need no encoding.
 fn step(at: &Endpoints, page: &str, id: &Secret) -> Answer {
     web::redirect(&format!("{}?request={}", path(at, page), id.expose()))
+}
+
+/// The sign-in page for somebody who wants to be somebody else: a provider would take the account that they have there open.
+fn choose_another(at: &Endpoints, id: &Secret) -> Answer {
+    web::redirect(&format!("{}?request={}&{CHOOSE}=1", path(at, "/login"), id.expose()))
 }
 
 /// The path of a page of ours.
@@ -406,7 +413,7 @@ impl pages::LoginError {
             Self::Incomplete | Self::Wrong => StatusCode::UNAUTHORIZED,
             Self::Throttled(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::NotAllowed(_) => StatusCode::FORBIDDEN,
-            Self::Cancelled => StatusCode::OK,
+            Self::Cancelled | Self::Choose => StatusCode::OK,
             Self::ProviderFailed => StatusCode::BAD_GATEWAY,
             Self::ProviderSilent => StatusCode::SERVICE_UNAVAILABLE,
         }

@@ -45,6 +45,8 @@ pub(super) enum LoginError {
     Throttled(Duration),
     /// Their provider knows them, but they may not sign in here; why, if it is said.
     NotAllowed(Option<NotAllowed>),
+    /// Nothing is wrong: they want to use another account.
+    Choose,
     /// They changed their mind at the provider.
     Cancelled,
     /// What the provider says does not hold.
@@ -61,7 +63,7 @@ static POLICY: LazyLock<String> = LazyLock::new(|| {
 
 /// The sign-in page.
 pub(super) fn login(at: &Endpoints, about: &Interaction<'_>, username: &str, error: Option<LoginError>) -> Answer {
-    let message = error.map(LoginError::message);
+    let message = error.and_then(LoginError::message);
     let has_name = !username.is_empty();
     let body = html! {
         h1 { "Sign in" }
@@ -352,8 +354,9 @@ fn page(at: &Endpoints, status: StatusCode, title: &str, body: &Markup) -> Answe
 // === impl LoginError ===
 
 impl LoginError {
-    fn message(self) -> String {
-        match self {
+    fn message(self) -> Option<String> {
+        Some(match self {
+            Self::Choose => return None,
             Self::Incomplete => "Enter your username and your password.".to_owned(),
             Self::Wrong => "Username or password is wrong.".to_owned(),
             Self::Throttled(wait) => format!("Too many attempts. Try again in {}.", words::duration(wait)),
@@ -378,6 +381,6 @@ impl LoginError {
             Self::ProviderSilent => {
                 "The place where you sign in does not answer at the moment. Try again in a minute.".to_owned()
             }
-        }
+        })
     }
 }

@@ -9,6 +9,9 @@ use crate::person::{Browser, Client, Tokens, authorize_target, redeem, refresh, 
 use crate::provider::{Idp, Lie, MARK, Signature, arrive, trip, way};
 use crate::setup::Gateway;
 
+/// What is changed in a logout token.
+type Spoil = fn(&mut Value);
+
 struct At {
     idp: Idp,
     gateway: Gateway,
@@ -236,11 +239,8 @@ async fn a_way_back_is_good_once_in_one_browser_and_from_one_provider() {
     assert!(!at.is_signed_in(&mut other).await);
     // Changed, cut, empty, somebody's own.
     let (path, query) = back.split_once("state=").unwrap();
-    let flipped = if query.starts_with('A') {
-        format!("B{}", &query[1..])
-    } else {
-        format!("A{}", &query[1..])
-    };
+    let first = if query.starts_with('A') { "B" } else { "A" };
+    let flipped = format!("{first}{}", &query[1..]);
     for state in ["", "x", &query[..40], &flipped, &"A".repeat(9000)] {
         let reply = browser.get(&at.gateway, &format!("{path}state={state}")).await;
         assert!(matches!(reply.status, 400 | 403 | 414 | 431), "{}", reply.status);
@@ -426,6 +426,33 @@ async fn who_has_to_sign_in_again_does_so_there() {
         let reply = fresh.get(&at.gateway, &at.idp.come_back(&way)).await;
         assert_eq!(reply.status, status, "{auth_time:?}");
     }
+}
+
+/// Spec: E10
+#[tokio::test]
+async fn another_account_can_be_chosen_there() {
+    let at = At::start("").await;
+    let mut browser = Browser::default();
+    let reply = trip(&at.gateway, &at.idp, &mut browser, &at.target(&[])).await;
+    let page = browser.follow(&at.gateway, reply).await;
+    assert!(page.text().contains("Use another account"));
+    let token = page.text().split("name=\"sign_out\" value=\"").nth(1).unwrap()[..43].to_owned();
+    let id = format!("mgar_{}", &page.text().split("mgar_").nth(1).unwrap()[..43]);
+    let pairs = [("request", id.as_str()), ("sign_out", token.as_str())];
+    let reply = browser.submit(&at.gateway, "/logout", &pairs).await;
+    let page = browser.follow(&at.gateway, reply).await;
+    assert!(
+        page.status == 200 && !page.text().contains("role=\"alert\""),
+        "{}",
+        page.text()
+    );
+    let way = browser.fill_in(&at.gateway, &page, &[]).await.location();
+    assert!(way.as_str().contains("prompt=select_account"), "{way}");
+    at.idp.inside().person["sub"] = "2".into();
+    let reply = browser.get(&at.gateway, &at.idp.come_back(&way)).await;
+    assert_eq!(reply.status, 303);
+    let people = at.gateway.running.endpoints().store.people(None, 10).await.unwrap();
+    assert_eq!(people.len(), 2);
 }
 
 /// Spec: E9
@@ -649,7 +676,7 @@ async fn of_many_refreshes_of_one_person_one_asks() {
     at.gateway.advance(901);
     let asked = at.idp.count("/token");
     at.idp.inside().stall = Duration::from_millis(200);
-    let [a, b, c, d, e, f] = all.as_slice() else { panic!() };
+    assert_eq!(all.len(), 6);
     let one = |(client, token): &(Client, String)| {
         let (gateway, client, token) = (&at.gateway, client.id.clone(), token.clone());
         async move {
@@ -661,7 +688,14 @@ async fn of_many_refreshes_of_one_person_one_asks() {
             gateway.post_form("/token", &[], &pairs).await.status
         }
     };
-    let statuses = tokio::join!(one(a), one(b), one(c), one(d), one(e), one(f));
+    let statuses = tokio::join!(
+        one(&all[0]),
+        one(&all[1]),
+        one(&all[2]),
+        one(&all[3]),
+        one(&all[4]),
+        one(&all[5])
+    );
     assert_eq!(statuses, (200, 200, 200, 200, 200, 200));
     assert_eq!(at.idp.count("/token"), asked + 1);
 }
@@ -729,8 +763,7 @@ async fn the_provider_signs_somebody_out() {
     at.idp.inside().person["sid"] = "session-2".into();
     at.tokens_in(&mut two).await;
     let sub = "248289761001";
-    type Change = fn(&mut Value);
-    let wrong: [(&str, Change); 11] = [
+    let wrong: [(&str, Spoil); 11] = [
         ("another audience", |claims| claims["aud"] = "them".into()),
         ("another issuer", |claims| claims["iss"] = "https://evil.example".into()),
         ("no event", |claims| claims["events"] = json!({})),
@@ -740,7 +773,7 @@ async fn the_provider_signs_somebody_out() {
         ("nobody", |claims| claims["sub"] = Value::Null),
         ("malformed", |claims| claims["sid"] = json!(["a"])),
         ("expired", |claims| {
-            claims["exp"] = (claims["iat"].as_u64().unwrap() - 61).into()
+            claims["exp"] = (claims["iat"].as_u64().unwrap() - 61).into();
         }),
         ("old", |claims| {
             claims["exp"] = Value::Null;

@@ -34,7 +34,7 @@ pub(super) fn terms(at: &Endpoints, about: &Interaction<'_>) -> Markup {
 pub(super) fn buttons(at: &Endpoints, about: &Interaction<'_>, error: Option<LoginError>) -> Markup {
     let token = about.form_token(at, Purpose::Elsewhere, None);
     // Who is not allowed may have another account there.
-    let choose = matches!(error, Some(LoginError::NotAllowed(_)));
+    let choose = matches!(error, Some(LoginError::NotAllowed(_) | LoginError::Choose));
     let only = !passwords(at);
     html! {
         @for provider in &at.config.identity_providers {
