@@ -81,7 +81,8 @@ fn config(root: &At<'_>) -> Option<Config> {
     let scopes = oauth::scopes(&top, &mut mentions);
     let admin_token = administration.optional("token", At::client_secret);
     let has_providers = top.get("identity_providers").is_some_and(|at| !at.list_is_empty());
-    let users = people::read(&top, admin_token.is_some() || has_providers);
+    let elsewhere = admin_token.is_some() || oauth.login_page.is_some() || has_providers;
+    let users = people::read(&top, elsewhere);
     let stand_in = stand_in();
     let identity_providers = providers::read(&top, public_url.as_ref().unwrap_or(&stand_in));
     let around = Surroundings {

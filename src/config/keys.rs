@@ -29,6 +29,7 @@ pub(super) const OAUTH: &[&str] = &[
     "issuer_in_response",
     "endpoint_prefix",
     "root_resource",
+    "login_page",
     "registration",
     "clients",
     "grants",
@@ -42,6 +43,7 @@ pub(super) const ENDPOINT_LIMITS: &[&str] = &[
     "client_configuration",
     "authorize",
     "login",
+    "login_page",
     "token",
     "revoke",
     "introspect",
@@ -51,6 +53,7 @@ pub(super) const ENDPOINT_LIMITS: &[&str] = &[
     "device",
     "backchannel_logout",
 ];
+pub(super) const LOGIN_PAGE: &[&str] = &["url", "secret"];
 pub(super) const REGISTRATION: &[&str] = &[
     "dynamic",
     "client_id_metadata_documents",
@@ -159,6 +162,7 @@ const MAPS: &[(&str, &[&str])] = &[
     ("oauth.grants.", GRANTS),
     ("oauth.trusted_issuers[].", TRUSTED_ISSUER),
     ("oauth.limits.", ENDPOINT_LIMITS),
+    ("oauth.login_page.", LOGIN_PAGE),
     ("scopes[].", SCOPE),
     ("users[].", USER),
     ("identity_providers[].", IDENTITY_PROVIDER),

@@ -141,6 +141,8 @@ pub struct OAuthConfig {
     pub endpoint_prefix: String,
     /// Which upstream the path-less protected-resource document names.
     pub root_resource: RootResource,
+    /// The page where people sign in, if it is not ours.
+    pub login_page: Option<LoginPage>,
     /// Whether clients may register themselves (RFC 7591).
     pub dynamic_registration: bool,
     /// Where metadata documents of clients may be; `None` if no client id is the address of one.
@@ -163,6 +165,15 @@ pub struct OAuthConfig {
     pub trusted_issuers: Vec<TrustedIssuer>,
     /// How often one address may call each endpoint.
     pub limits: EndpointLimits,
+}
+
+/// `oauth.login_page`, where it is not `builtin`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoginPage {
+    /// Where browsers are sent.
+    pub url: String,
+    /// What its server shows when it says who has signed in.
+    pub secret: SecretHash,
 }
 
 /// `oauth.grants`.

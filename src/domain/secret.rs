@@ -38,6 +38,8 @@ pub enum SecretKind {
     PushedRequest,
     /// RFC 7592 §3.
     RegistrationToken,
+    /// What a browser brings back from the operator's own sign-in page.
+    LoginVerifier,
 }
 
 /// A secret in clear; wiped from memory when dropped.
@@ -89,6 +91,7 @@ impl SecretKind {
             Self::DeviceCode => "mgdc_",
             Self::PushedRequest => "mgpr_",
             Self::RegistrationToken => "mgrg_",
+            Self::LoginVerifier => "mglv_",
         }
     }
 }

@@ -83,10 +83,12 @@ impl Identity {
     /// Whether what is on record of somebody is true: whoever said so is still believed, and says more than the configuration.
     fn counts(&self, person: &Person) -> bool {
         match &person.source {
-            Source::Configuration | Source::LoginPage => false,
+            Source::Configuration => false,
             // Who is written down by name is who is written down.
             Source::Store => self.configured(&person.user.subject).is_none(),
             Source::Provider(id) => self.config.identity_provider(id).is_some(),
+            // It may say more of somebody who is written down.
+            Source::LoginPage => self.config.oauth.login_page.is_some(),
         }
     }
 

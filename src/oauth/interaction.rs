@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use super::browser::{self, Browser, Purpose};
 use super::consent::{self, Ends, Permission, Question};
 use super::elsewhere::CHOOSE;
+use super::login_page;
 use super::pages::{self, Problem};
 use super::session::{self, SignedIn};
 use super::web::{self, Parameters};
@@ -84,8 +85,14 @@ pub async fn logout(at: &Endpoints, call: &Call<'_>) -> Answer {
 async fn show_login(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
     let parameters = Parameters::of_query(call.request)?;
     let interaction = Interaction::resume(at, call, &parameters).await?;
+    if let (Some(_), Some(verifier)) = (&at.config.oauth.login_page, parameters.get("login_verifier")) {
+        return login_page::come_back(at, call, &interaction, verifier).await;
+    }
     if signed_in_for(at, call, &interaction).await?.is_some() {
         return Ok(interaction.redirect_to(at, "/consent"));
+    }
+    if at.config.oauth.login_page.is_some() {
+        return Ok(interaction.ask_to_sign_in(at).await?);
     }
     let suggested = interaction.request.details.login_hint.as_deref();
     let choose = parameters.get(CHOOSE).map(|_| pages::LoginError::Choose);
@@ -95,6 +102,9 @@ async fn show_login(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> 
 async fn sign_in(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
     let parameters = own_form(at, call)?;
     let interaction = Interaction::resume(at, call, &parameters).await?;
+    if at.config.oauth.login_page.is_some() {
+        return Ok(interaction.ask_to_sign_in(at).await?);
+    }
     let expected = interaction.form_token(at, Purpose::SignIn, None);
     check_form_token(&parameters, FORM_TOKEN, &expected)?;
 
@@ -277,7 +287,7 @@ pub(super) async fn sign_in_for(at: &Endpoints, call: &Call<'_>, page: OwnPage) 
     at.store
         .begin_authorization(&interaction.id.hash(), &interaction.request)
         .await?;
-    let mut answer = interaction.redirect_to(at, "/login");
+    let mut answer = interaction.ask_to_sign_in(at).await?;
     interaction.browser.remember(at, answer.headers_mut());
     Ok(answer)
 }
@@ -384,6 +394,14 @@ impl<'a> Interaction<'a> {
     /// Sends the browser to the next step.
     pub(super) fn redirect_to(&self, at: &Endpoints, page: &str) -> Answer {
         step(at, page, &self.id)
+    }
+
+    /// Sends the browser to where its person signs in.
+    pub(super) async fn ask_to_sign_in(&self, at: &Endpoints) -> Result<Answer, OAuthError> {
+        match &at.config.oauth.login_page {
+            Some(page) => login_page::send(at, page, self).await,
+            None => Ok(self.redirect_to(at, "/login")),
+        }
     }
 
     /// The token of a form for this authorization in this browser, and for this session if there is one.

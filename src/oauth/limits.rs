@@ -57,6 +57,9 @@ fn name(route: Route) -> Option<&'static str> {
         Route::BackchannelLogout => return Some("backchannel_logout"),
         _ => {}
     }
+    if matches!(route, Route::LoginAccept | Route::LoginReject) {
+        return Some("login_page");
+    }
     let (path, _) = ROUTES.iter().find(|(_, own)| *own == route)?;
     path.strip_prefix('/')
 }

@@ -24,6 +24,7 @@ pub mod interaction;
 pub mod introspect;
 pub mod keyring;
 pub mod limits;
+pub mod login_page;
 pub mod manage;
 mod metadata;
 pub mod openid;
@@ -109,6 +110,9 @@ pub enum Route {
     Jwks,
     Device,
     Login,
+    /// What the operator's own sign-in page says of a challenge.
+    LoginAccept,
+    LoginReject,
     Consent,
     Logout,
     /// Below `/login/provider/`: the way to an identity provider.
@@ -142,6 +146,8 @@ pub const ROUTES: &[(&str, Route)] = &[
     ("/register", Route::Register),
     ("/revoke", Route::Revoke),
     ("/login", Route::Login),
+    ("/login/accept", Route::LoginAccept),
+    ("/login/reject", Route::LoginReject),
     ("/consent", Route::Consent),
     ("/logout", Route::Logout),
     ("/introspect", Route::Introspect),
@@ -188,6 +194,8 @@ impl Route {
             | Self::ProviderStart
             | Self::ProviderCallback => Audience::People,
             Self::Token
+            | Self::LoginAccept
+            | Self::LoginReject
             | Self::Register
             | Self::ClientConfiguration
             | Self::Revoke
@@ -246,6 +254,8 @@ impl Route {
             | Self::ProviderStart
             | Self::UserInfo => &[Method::GET, Method::POST],
             Self::Token
+            | Self::LoginAccept
+            | Self::LoginReject
             | Self::Register
             | Self::Revoke
             | Self::Introspect
@@ -371,6 +381,8 @@ impl Endpoints {
             Route::UserInfo => openid::userinfo(self, call).await,
             Route::Jwks => openid::jwks(self).await,
             Route::Login => interaction::login(self, call).await,
+            Route::LoginAccept => login_page::accept(self, call).await,
+            Route::LoginReject => login_page::reject(self, call).await,
             Route::Consent => interaction::consent(self, call).await,
             Route::Logout => interaction::logout(self, call).await,
             Route::ProviderStart => elsewhere::start(self, call).await,

@@ -28,6 +28,7 @@ mod github;
 mod guards;
 mod hostile;
 mod http1;
+mod login_page;
 mod mcp_server;
 #[path = "../support/memory.rs"]
 mod memory;

@@ -112,6 +112,7 @@ pub fn config() -> Config {
             issuer_in_response: true,
             endpoint_prefix: String::new(),
             root_resource: RootResource::Auto,
+            login_page: None,
             dynamic_registration: true,
             client_documents: Some(ClientHosts {
                 allowed: vec![HostPattern::parse("*").unwrap()],
