@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::http1::{Reply, form, request};
 use crate::person::{Browser, Client, Tokens, authorize_target, redeem, refresh, register, walk};
-use crate::provider::{Idp, Lie, MARK, Signature, arrive, trip, way};
+use crate::provider::{Idp, Lie, MARK, SECRET, Signature, arrive, trip, way};
 use crate::setup::Gateway;
 
 /// What is changed in a logout token.
@@ -850,5 +850,82 @@ async fn who_is_disabled_here_or_whose_provider_is_gone_is_nobody() {
     at.gateway.running.put_in_force(config).unwrap();
     assert_eq!(at.gateway.call("one", Some(&tokens.access)).await.status, 401);
     assert_eq!(at.refresh(&tokens.refresh).await.status, 400);
+    assert!(!at.is_signed_in(&mut browser).await);
+}
+
+/// Spec: E9
+#[tokio::test]
+async fn several_providers_stand_side_by_side_and_none_answers_for_another() {
+    let idp = Idp::start().await;
+    let issuer = idp.inside().issuer.clone();
+    let gateway = Gateway::start_with(move |yaml| {
+        // Nobody has a password here.
+        let users = yaml.find("users:\n").unwrap()..yaml.find("upstreams:\n").unwrap();
+        let entry = |id: &str| {
+            format!("  - {{ id: {id}, issuer: \"{issuer}\", client_id: us, client_secret: \"{SECRET}\" }}\n")
+        };
+        let mut yaml = yaml.clone();
+        yaml.replace_range(
+            users,
+            &format!("identity_providers:\n{}{}", entry("one-idp"), entry("two-idp")),
+        );
+        yaml
+    })
+    .await;
+    idp.inside().clock = Some(std::sync::Arc::clone(&gateway.clock));
+    let client = register(&gateway, json!({})).await;
+    let target = authorize_target(&client, Some(&gateway.resource("one")), None, &[]);
+    let mut browser = Browser::default();
+    let page = browser.get(&gateway, &target).await;
+    let page = browser.follow(&gateway, page).await;
+    let text = page.text();
+    assert!(text.contains("Continue with one-idp") && text.contains("Continue with two-idp"));
+    assert!(!text.contains("type=\"password\""), "{text}");
+    let way = browser.fill_in(&gateway, &page, &[]).await.location();
+    let back = idp.come_back(&way);
+    assert!(back.starts_with("/login/callback/one-idp?"));
+    let crossed = back.replace("/one-idp?", "/two-idp?");
+    assert_eq!(browser.get(&gateway, &crossed).await.status, 403);
+    assert_eq!(idp.count("/token"), 0);
+    assert_eq!(browser.get(&gateway, &back).await.status, 303);
+    // The same name at another provider is another person.
+    let mut other = Browser::default();
+    let page = other.get(&gateway, &target).await;
+    let page = other.follow(&gateway, page).await;
+    let second = page.text().split("<form").nth(2).unwrap().to_owned();
+    let page = crate::http1::Reply {
+        body: format!("<form{second}").into_bytes(),
+        ..page
+    };
+    let way = other.fill_in(&gateway, &page, &[]).await.location();
+    assert_eq!(other.get(&gateway, &idp.come_back(&way)).await.status, 303);
+    let people = gateway.running.endpoints().store.people(None, 10).await.unwrap();
+    let subjects: Vec<String> = people.iter().map(|person| person.user.subject.to_string()).collect();
+    assert_eq!(subjects, ["one-idp:248289761001", "two-idp:248289761001"]);
+}
+
+/// Spec: E9, L16
+#[tokio::test]
+async fn an_answer_without_end_or_from_elsewhere_is_none() {
+    let at = At::start("").await;
+    let mut browser = Browser::default();
+    at.idp.inside().person["padding"] = "x".repeat(70_000).into();
+    assert_eq!(
+        trip(&at.gateway, &at.idp, &mut browser, &at.target(&[])).await.status,
+        503
+    );
+    at.idp.inside().person["padding"] = "x".repeat(20_000).into();
+    assert_eq!(
+        trip(&at.gateway, &at.idp, &mut browser, &at.target(&[])).await.status,
+        502
+    );
+    at.idp.inside().person["padding"] = Value::Null;
+    // A redirect is no answer, wherever it leads.
+    let back = at.idp.come_back(&way(&at.gateway, &mut browser, &at.target(&[])).await);
+    at.idp.inside().status = 307;
+    assert_eq!(browser.get(&at.gateway, &back).await.status, 503);
+    at.idp.inside().status = 429;
+    let back = at.idp.come_back(&way(&at.gateway, &mut browser, &at.target(&[])).await);
+    assert_eq!(browser.get(&at.gateway, &back).await.status, 503);
     assert!(!at.is_signed_in(&mut browser).await);
 }
