@@ -929,3 +929,40 @@ async fn an_answer_without_end_or_from_elsewhere_is_none() {
     assert_eq!(browser.get(&at.gateway, &back).await.status, 503);
     assert!(!at.is_signed_in(&mut browser).await);
 }
+
+/// A provider that replaces its token and then fails has told us half: the new token is kept all the same.
+///
+/// Spec: F20
+#[tokio::test]
+async fn half_an_answer_loses_no_token() {
+    let at = At::start("").await;
+    let tokens = at.tokens().await;
+    at.gateway.advance(901);
+    at.idp.inside().id_token_at_refresh = false;
+    at.idp.inside().broken = "/userinfo";
+    let next = Tokens::of(&at.refresh(&tokens.refresh).await);
+    at.gateway.advance(11);
+    at.idp.inside().broken = "";
+    let next = Tokens::of(&at.refresh(&next.refresh).await);
+    at.gateway.advance(901);
+    assert_eq!(at.refresh(&next.refresh).await.status, 200);
+}
+
+/// Spec: F20
+#[tokio::test]
+async fn a_provider_that_says_nothing_more_than_that_the_token_is_good() {
+    let idp = Idp::start().await;
+    idp.inside().metadata = json!({ "userinfo_endpoint": null });
+    idp.inside().id_token_at_refresh = false;
+    let gateway = idp.gateway("").await;
+    let client = register(&gateway, json!({})).await;
+    let at = At { idp, gateway, client };
+    let mut tokens = at.tokens().await;
+    for _ in 0..2 {
+        at.gateway.advance(901);
+        tokens = Tokens::of(&at.refresh(&tokens.refresh).await);
+    }
+    at.gateway.advance(901);
+    at.idp.inside().refresh_tokens.clear();
+    assert_eq!(at.refresh(&tokens.refresh).await.error(), "invalid_grant");
+}

@@ -68,6 +68,8 @@ pub struct Inside {
     pub refresh_tokens: Vec<String>,
     pub status: u16,
     pub stall: Duration,
+    /// A path that fails alone.
+    pub broken: &'static str,
     pub auth_time: Option<u64>,
     codes: HashMap<String, HashMap<String, String>>,
     count: usize,
@@ -98,6 +100,7 @@ impl Idp {
             refresh_tokens: Vec::new(),
             status: 200,
             stall: Duration::ZERO,
+            broken: "",
             auth_time: None,
             codes: HashMap::new(),
             count: 0,
@@ -242,7 +245,8 @@ async fn enter(state: &Shared, uri: &Uri, headers: &HeaderMap, form: HashMap<Str
         inside
             .requests
             .push((uri.path().to_owned(), form, authorization.unwrap_or_default()));
-        (inside.status, inside.stall)
+        let broken = inside.broken == uri.path();
+        (if broken { 500 } else { inside.status }, inside.stall)
     };
     tokio::time::sleep(stall).await;
     (status != 200).then(|| (StatusCode::from_u16(status).unwrap(), "not now").into_response())

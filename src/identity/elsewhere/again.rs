@@ -107,7 +107,7 @@ impl Asking {
 
     async fn in_turn(&self, subject: &Subject) -> Result<Standing, StoreError> {
         // Whoever was here first has asked meanwhile.
-        let Some(person) = self.store.person(subject).await?.filter(|person| !person.disabled) else {
+        let Some(mut person) = self.store.person(subject).await?.filter(|person| !person.disabled) else {
             return Ok(Standing::Gone("nobody of that name is on record".to_owned()));
         };
         let now = self.clock.now();
@@ -134,7 +134,7 @@ impl Asking {
         if self.providers.is_silent(&self.provider.id, now) {
             return Ok(self.unanswered(person, checked_at, "it did not answer a moment ago"));
         }
-        match self.heard(token, now).await {
+        match self.heard(&mut person, token, now).await? {
             Ok(None) => {
                 self.store.note_link(subject, &self.link(&person, None)).await?;
                 good(person)
@@ -149,18 +149,34 @@ impl Asking {
         }
     }
 
-    async fn heard(&self, token: Zeroizing<String>, now: Timestamp) -> Result<Option<Heard>, Failure> {
-        match &self.provider.protocol {
+    /// What it says. The outer error is the store's. A token that takes the place of the one before is kept at once.
+    async fn heard(
+        &self,
+        person: &mut Person,
+        token: Zeroizing<String>,
+        now: Timestamp,
+    ) -> Result<Result<Option<Heard>, Failure>, StoreError> {
+        let (providers, provider) = (&self.providers, &self.provider);
+        match &provider.protocol {
             Protocol::OpenId { issuer, manners } => {
-                self.providers
-                    .openid_again(&self.provider, issuer, *manners, &token, now)
-                    .await
+                let refreshed = match providers.openid_refresh(provider, issuer, &token).await {
+                    Ok(refreshed) => refreshed,
+                    Err(failure) => return Ok(Err(failure)),
+                };
+                // The token before it may be worth nothing from now on, whatever else comes of this.
+                if let (Some(next), Some(link)) = (refreshed.token(), &person.link) {
+                    let link = ProviderLink {
+                        checked_at: link.checked_at,
+                        ..self.link(person, Some(next))
+                    };
+                    self.store.note_link(&person.user.subject, &link).await?;
+                    person.link = Some(link);
+                }
+                Ok(providers
+                    .openid_again(provider, issuer, *manners, &refreshed, now)
+                    .await)
             }
-            Protocol::GitHub { api_url, .. } => self
-                .providers
-                .github_person(&self.provider, api_url, token)
-                .await
-                .map(Some),
+            Protocol::GitHub { api_url, .. } => Ok(providers.github_person(provider, api_url, token).await.map(Some)),
         }
     }
 

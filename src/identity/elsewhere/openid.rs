@@ -1,5 +1,6 @@
 //! OpenID Connect: the authorization code flow with PKCE, state and nonce.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -24,6 +25,19 @@ const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 const SKEW: Duration = Duration::from_secs(60);
 /// Longest name of a session.
 const MAX_SESSION: usize = 256;
+
+/// What came of a refresh, before anything of it is believed.
+pub(super) struct Refreshed {
+    metadata: Arc<Metadata>,
+    answer: Map<String, Value>,
+}
+
+impl Refreshed {
+    /// The token that takes the place of the one before.
+    pub(super) fn token(&self) -> Option<&str> {
+        text(&self.answer, "refresh_token")
+    }
+}
 
 impl Providers {
     pub(super) async fn openid_way(
@@ -105,27 +119,37 @@ impl Providers {
         self.heard(provider, manners, &metadata, &answer, Some(&claims)).await
     }
 
-    /// What it says of somebody now, for the refresh token that it gave when they signed in; `None` if it says nothing more
-    /// than that the token is good.
+    /// What it gives for the refresh token that it gave before: tokens, and perhaps another such token in its place.
+    pub(super) async fn openid_refresh(
+        &self,
+        provider: &IdentityProvider,
+        issuer: &str,
+        token: &str,
+    ) -> Result<Refreshed, Failure> {
+        let metadata = self.metadata(issuer).await?;
+        let form = [("grant_type", "refresh_token"), ("refresh_token", token)];
+        let answer = self.tokens(provider, &metadata, &form).await?;
+        Ok(Refreshed { metadata, answer })
+    }
+
+    /// What it says of somebody now; `None` if it says nothing more than that the token is good.
     pub(super) async fn openid_again(
         &self,
         provider: &IdentityProvider,
         issuer: &str,
         manners: Manners,
-        token: &str,
+        refreshed: &Refreshed,
         now: Timestamp,
     ) -> Result<Option<Heard>, Failure> {
-        let metadata = self.metadata(issuer).await?;
-        let form = [("grant_type", "refresh_token"), ("refresh_token", token)];
-        let answer = self.tokens(provider, &metadata, &form).await?;
-        let claims = match text(&answer, "id_token") {
-            Some(id_token) => Some(self.id_claims(provider, issuer, &metadata, id_token, now).await?),
+        let Refreshed { metadata, answer } = refreshed;
+        let claims = match text(answer, "id_token") {
+            Some(id_token) => Some(self.id_claims(provider, issuer, metadata, id_token, now).await?),
             None => None,
         };
         if claims.is_none() && metadata.userinfo_endpoint.is_none() {
             return Ok(None);
         }
-        self.heard(provider, manners, &metadata, &answer, claims.as_ref())
+        self.heard(provider, manners, metadata, answer, claims.as_ref())
             .await
             .map(Some)
     }
