@@ -65,6 +65,9 @@ pub struct RequestDetails {
     /// Whom the sign-in form suggests.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub login_hint: Option<String>,
+    /// How long ago the person may have signed in, in seconds (OpenID Connect Core §3.1.2.1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<u64>,
     /// The thumbprint of the key that the code is bound to (`dpop_jkt`, RFC 9449 §10).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,

@@ -1,5 +1,6 @@
 //! Floor 2: who can sign in.
 
+pub mod elsewhere;
 pub mod local;
 pub mod password;
 mod throttle;
@@ -122,7 +123,7 @@ impl Identity {
             Source::Configuration => false,
             // Who is written down by name is who is written down.
             Source::Store => self.configured(&person.user.subject).is_none(),
-            Source::Provider(_) => false,
+            Source::Provider(id) => self.config.identity_provider(id).is_some(),
             // It may say more of somebody who is written down.
             Source::LoginPage => self.config.oauth.login_page.is_some(),
         }

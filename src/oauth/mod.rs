@@ -5,6 +5,7 @@
 
 pub mod account;
 pub mod authorize;
+pub mod backchannel;
 mod browser;
 mod client_assertion;
 pub mod client_auth;
@@ -15,6 +16,7 @@ mod cookie;
 pub mod device;
 pub mod discovery;
 pub mod dpop;
+pub mod elsewhere;
 #[cfg(debug_assertions)]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -37,6 +39,7 @@ pub mod remote;
 mod response;
 pub mod revoke;
 pub mod session;
+mod standing;
 pub mod token;
 pub mod web;
 
@@ -118,6 +121,12 @@ pub enum Route {
     LoginPassword,
     AccountPassword,
     Logout,
+    /// Below `/login/provider/`: the way to an identity provider.
+    ProviderStart,
+    /// Below `/login/callback/`: the way back.
+    ProviderCallback,
+    /// Below `/logout/backchannel/`: a provider says that somebody signed out there.
+    BackchannelLogout,
     AuthorizationServer,
     OpenIdConfiguration,
     ProtectedResource,
@@ -172,7 +181,7 @@ pub struct Call<'a> {
     /// The whole request.
     pub request: &'a Request<Bytes>,
     /// For a well-known document: the path of the resource that it is about, inserted or appended. For a client's
-    /// registration: the client's id. Else empty.
+    /// registration: the client's id. For the way to a provider and back: the provider's. Else empty.
     pub about: &'a str,
     /// The other end of the connection.
     pub address: IpAddr,
@@ -192,7 +201,9 @@ impl Route {
             | Self::Account
             | Self::AccountPassword
             | Self::Logout
-            | Self::Device => Audience::People,
+            | Self::Device
+            | Self::ProviderStart
+            | Self::ProviderCallback => Audience::People,
             Self::Token
             | Self::LoginAccept
             | Self::LoginReject
@@ -204,6 +215,7 @@ impl Route {
             | Self::DeviceAuthorization
             | Self::UserInfo
             | Self::Jwks
+            | Self::BackchannelLogout
             | Self::AuthorizationServer
             | Self::OpenIdConfiguration
             | Self::ProtectedResource
@@ -253,6 +265,7 @@ impl Route {
             | Self::AccountPassword
             | Self::Logout
             | Self::Device
+            | Self::ProviderStart
             | Self::UserInfo => &[Method::GET, Method::POST],
             Self::Token
             | Self::LoginAccept
@@ -261,9 +274,11 @@ impl Route {
             | Self::Revoke
             | Self::Introspect
             | Self::PushedRequest
+            | Self::BackchannelLogout
             | Self::DeviceAuthorization => &[Method::POST],
             Self::ClientConfiguration => &[Method::GET, Method::PUT, Method::DELETE],
             Self::Jwks
+            | Self::ProviderCallback
             | Self::AuthorizationServer
             | Self::OpenIdConfiguration
             | Self::ProtectedResource
@@ -304,8 +319,15 @@ impl Endpoints {
         if let Some((_, route)) = ROUTES.iter().find(|(own, _)| *own == bare) {
             return Some((*route, ""));
         }
-        if let Some(client) = bare.strip_prefix(REGISTRATIONS).filter(|id| !id.is_empty()) {
-            return Some((Route::ClientConfiguration, client));
+        for (start, route) in [
+            (REGISTRATIONS, Route::ClientConfiguration),
+            (elsewhere::START, Route::ProviderStart),
+            (elsewhere::CALLBACK, Route::ProviderCallback),
+            (backchannel::BACKCHANNEL, Route::BackchannelLogout),
+        ] {
+            if let Some(about) = bare.strip_prefix(start).filter(|id| !id.is_empty()) {
+                return Some((route, about));
+            }
         }
         for (document, route) in [
             (AUTHORIZATION_SERVER, Route::AuthorizationServer),
@@ -380,6 +402,9 @@ impl Endpoints {
             Route::LoginPassword => password::at_sign_in(self, call).await,
             Route::AccountPassword => password::of_account(self, call).await,
             Route::Logout => interaction::logout(self, call).await,
+            Route::ProviderStart => elsewhere::start(self, call).await,
+            Route::ProviderCallback => elsewhere::callback(self, call).await,
+            Route::BackchannelLogout => backchannel::logout(self, call).await,
             Route::AuthorizationServer => discovery::authorization_server(self, call),
             Route::OpenIdConfiguration => discovery::openid_configuration(self, call),
             Route::ProtectedResource => discovery::protected_resource(self, call),
