@@ -77,7 +77,7 @@ async fn overview(at: &Endpoints) -> Result<Markup, Trouble> {
         (
             Place::Decisions,
             counted(&refusals::list(at, &all)?),
-            "calls refused since the start, of the last ones",
+            "refused calls that are remembered",
         ),
     ];
     Ok(html! {
