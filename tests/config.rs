@@ -141,6 +141,7 @@ fn the_example_shows_the_defaults() {
         "upstreams[].methods[].",
         "upstreams[].tls",
         "admin.token",
+        "oauth.login_page",
         "outbound.ca",
     ];
     let shown = keys_of(EXAMPLE);
@@ -669,7 +670,12 @@ const WRONG: &[(&str, &str, usize, &str)] = &[
     ("identity_providers: []", "identity_providers", 9, "not known in this version"),
     ("\"a\\nb\": 1", "a\\nb", 9, "not known"),
     ("store: { postgres: { url: x } }", "store.postgres", 9, "not known in this version; known here: sled"),
-    ("oauth: { login_page: builtin }", "oauth.login_page", 9, "not known in this version"),
+    ("oauth: { login_page: mine }", "oauth.login_page", 9, "must be builtin, or a page"),
+    ("oauth: { login_page: { url: \"https://a.example/\" } }", "oauth.login_page.secret", 9, "is missing"),
+    ("oauth: { login_page: { secret: 0123456789abcdef } }", "oauth.login_page.url", 9, "is missing"),
+    ("oauth: { login_page: { url: \"http://a.example/\", secret: 0123456789abcdef } }", "oauth.login_page.url", 9, "is no https URL"),
+    ("oauth: { login_page: { url: \"https://a.example/#x\", secret: 0123456789abcdef } }", "oauth.login_page.url", 9, "without a fragment"),
+    ("oauth: { login_page: { url: \"https://a.example/\", secret: short } }", "oauth.login_page.secret", 9, "shorter than 16"),
     ("oauth:\n  registration:\n    client_id_metadata_document: true", "oauth.registration.client_id_metadata_document", 11, "did you mean `client_id_metadata_documents`?"),
     ("    toolz: []", "upstreams[0].toolz", 9, "not known in this version"),
     ("    limits: { bodi: 1 }", "upstreams[0].limits.bodi", 9, "did you mean `body`?"),

@@ -118,7 +118,7 @@ fn config(root: &At<'_>) -> Option<Config> {
     let (oauth, mut mentions) = oauth::read(&object);
     let scopes = oauth::scopes(&top, &mut mentions);
     let admin_token = administration.optional("token", At::client_secret);
-    let users = people::read(&top, admin_token.is_some());
+    let users = people::read(&top, admin_token.is_some() || oauth.login_page.is_some());
     let stand_in = stand_in();
     let around = Surroundings {
         public_url: public_url.as_ref().unwrap_or(&stand_in),

@@ -28,11 +28,12 @@ pub struct EndpointLimit {
 }
 
 /// Every endpoint that anybody can call without having shown who they are.
-pub const LIMITS: [EndpointLimit; 11] = [
+pub const LIMITS: [EndpointLimit; 13] = [
     requests("register", 300),
     failures("client_configuration", 60),
     requests("authorize", 600),
     requests("login", 600),
+    failures("login_page", 60),
     failures("token", 300),
     failures("revoke", 300),
     failures("introspect", 300),
@@ -40,6 +41,7 @@ pub const LIMITS: [EndpointLimit; 11] = [
     requests("par", 600),
     requests("device_authorization", 120),
     failures("device", 10),
+    requests("account", 600),
 ];
 
 /// `oauth.limits` as it was read: in the order of [`LIMITS`], `None` for no limit.

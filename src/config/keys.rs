@@ -28,10 +28,12 @@ pub(super) const OAUTH: &[&str] = &[
     "issuer_in_response",
     "endpoint_prefix",
     "root_resource",
+    "login_page",
     "registration",
     "clients",
     "grants",
     "pushed_authorization_requests",
+    "personal_access_tokens",
     "dpop",
     "trusted_issuers",
     "limits",
@@ -41,6 +43,7 @@ pub(super) const ENDPOINT_LIMITS: &[&str] = &[
     "client_configuration",
     "authorize",
     "login",
+    "login_page",
     "token",
     "revoke",
     "introspect",
@@ -48,7 +51,9 @@ pub(super) const ENDPOINT_LIMITS: &[&str] = &[
     "par",
     "device_authorization",
     "device",
+    "account",
 ];
+pub(super) const LOGIN_PAGE: &[&str] = &["url", "secret"];
 pub(super) const REGISTRATION: &[&str] = &[
     "dynamic",
     "client_id_metadata_documents",
@@ -134,6 +139,7 @@ const MAPS: &[(&str, &[&str])] = &[
     ("oauth.grants.", GRANTS),
     ("oauth.trusted_issuers[].", TRUSTED_ISSUER),
     ("oauth.limits.", ENDPOINT_LIMITS),
+    ("oauth.login_page.", LOGIN_PAGE),
     ("scopes[].", SCOPE),
     ("users[].", USER),
     ("upstreams[].", UPSTREAM),

@@ -136,6 +136,8 @@ pub struct OAuthConfig {
     pub endpoint_prefix: String,
     /// Which upstream the path-less protected-resource document names.
     pub root_resource: RootResource,
+    /// The page where people sign in, if it is not ours.
+    pub login_page: Option<LoginPage>,
     /// Whether clients may register themselves (RFC 7591).
     pub dynamic_registration: bool,
     /// Where metadata documents of clients may be; `None` if no client id is the address of one.
@@ -152,12 +154,23 @@ pub struct OAuthConfig {
     pub grants: Grants,
     /// Whether clients may push authorization requests (RFC 9126).
     pub pushed_authorization_requests: bool,
+    /// Whether people may make access tokens for programs of theirs.
+    pub personal_access_tokens: bool,
     /// Whether tokens may be bound to keys (RFC 9449).
     pub dpop: bool,
     /// Whose identity assertions are taken (ID-JAG); without any, that grant is off.
     pub trusted_issuers: Vec<TrustedIssuer>,
     /// How often one address may call each endpoint.
     pub limits: EndpointLimits,
+}
+
+/// `oauth.login_page`, where it is not `builtin`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoginPage {
+    /// Where browsers are sent.
+    pub url: String,
+    /// What its server shows when it says who has signed in.
+    pub secret: SecretHash,
 }
 
 /// `oauth.grants`.

@@ -6,14 +6,14 @@ use std::time::Duration;
 use super::read::{At, Object};
 use super::values::shown;
 use super::{
-    ClientHosts, EndpointLimits, Grants, OAuthConfig, RootResource, ScopeInfo, client_keys, endpoint_limits, grants,
-    keys,
+    ClientHosts, EndpointLimits, Grants, LoginPage, OAuthConfig, RootResource, ScopeInfo, client_keys, endpoint_limits,
+    grants, keys,
 };
 use crate::domain::client::{Client, ClientAuthMethod, ClientDisplay, ClientId, ClientOrigin, GrantType, Permissions};
 use crate::domain::clock::Timestamp;
 use crate::domain::scope::{Scope, ScopeToken};
 use crate::domain::secret::SecretHash;
-use crate::domain::uri::{DEFAULT_SCHEMES, HostPattern, RedirectUri, is_private_use_scheme};
+use crate::domain::uri::{DEFAULT_SCHEMES, HostPattern, RedirectUri, is_loopback, is_private_use_scheme};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -38,6 +38,7 @@ impl Default for OAuthConfig {
             issuer_in_response: true,
             endpoint_prefix: String::new(),
             root_resource: RootResource::Auto,
+            login_page: None,
             dynamic_registration: true,
             client_documents: Some(ClientHosts {
                 allowed: HostPattern::parse("*").into_iter().collect(),
@@ -53,6 +54,7 @@ impl Default for OAuthConfig {
                 token_exchange: false,
             },
             pushed_authorization_requests: true,
+            personal_access_tokens: false,
             dpop: true,
             trusted_issuers: Vec::new(),
             limits: EndpointLimits::default(),
@@ -83,6 +85,7 @@ pub(super) fn read<'a>(object: &Object<'a>) -> (OAuthConfig, Vec<Mention<'a>>) {
         issuer_in_response: object.or("issuer_in_response", default.issuer_in_response, At::boolean),
         endpoint_prefix: object.or("endpoint_prefix", default.endpoint_prefix, At::endpoint_prefix),
         root_resource: object.or("root_resource", default.root_resource, At::root_resource),
+        login_page: object.or("login_page", None, At::login_page),
         dynamic_registration: registration.or("dynamic", default.dynamic_registration, At::boolean),
         client_documents: client_documents(&registration),
         allowed_redirect_hosts: registration.or(
@@ -103,6 +106,7 @@ pub(super) fn read<'a>(object: &Object<'a>) -> (OAuthConfig, Vec<Mention<'a>>) {
             default.pushed_authorization_requests,
             At::boolean,
         ),
+        personal_access_tokens: object.or("personal_access_tokens", default.personal_access_tokens, At::boolean),
         dpop: object.or("dpop", default.dpop, At::boolean),
         trusted_issuers: grants::trusted_issuers(object),
         limits: endpoint_limits::read(object),
@@ -288,7 +292,17 @@ fn client<'a>(object: &Object<'a>, id: Option<ClientId>, mentions: &mut Vec<Ment
 impl<'a> At<'a> {
     fn client_id(&self) -> Option<ClientId> {
         let text = self.text()?;
-        ClientId::parse(text).or_else(|| {
+        let parsed = ClientId::parse(text);
+        if parsed
+            .as_ref()
+            .is_some_and(|id| *id == Client::own_page().id || id.is_personal_token())
+        {
+            return self.refuse(format!(
+                "{} is what the gateway calls itself; write another id",
+                shown(text)
+            ));
+        }
+        parsed.or_else(|| {
             self.refuse(format!(
                 "{} is not a client id; write up to 512 visible ASCII characters without spaces",
                 shown(text)
@@ -398,6 +412,49 @@ impl<'a> At<'a> {
             return self.refuse("is an empty list; write at least one token, or leave the key out");
         }
         Some(items.iter().filter_map(At::client_secret).collect())
+    }
+
+    /// `builtin`, or a page of the operator's own.
+    fn login_page(&self) -> Option<Option<LoginPage>> {
+        if !self.is_map() {
+            return if self.text()? == "builtin" {
+                Some(None)
+            } else {
+                self.refuse("must be builtin, or a page of your own as { url: https://…, secret: … }")
+            };
+        }
+        let object = self.object(keys::LOGIN_PAGE)?;
+        let url = object
+            .required("url", "https://app.example.com/sign-in")
+            .and_then(At::page_url);
+        let secret = object
+            .required("secret", "{ env: LOGIN_SECRET }")
+            .and_then(At::client_secret);
+        Some(Some(LoginPage {
+            url: url?,
+            secret: secret?,
+        }))
+    }
+
+    /// Where browsers can be sent: nobody on the way may read or change what is in it.
+    fn page_url(&self) -> Option<String> {
+        let text = self.text()?;
+        let fine = url::Url::parse(text).is_ok_and(|url| {
+            let guarded = url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url));
+            guarded
+                && url.has_host()
+                && url.fragment().is_none()
+                && url.username().is_empty()
+                && url.password().is_none()
+        });
+        if fine && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            Some(text.to_owned())
+        } else {
+            self.refuse(format!(
+                "{} is no https URL without a fragment (http is for this machine alone)",
+                shown(text)
+            ))
+        }
     }
 
     fn endpoint_prefix(&self) -> Option<String> {

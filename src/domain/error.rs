@@ -50,6 +50,22 @@ pub struct OAuthError {
 // === impl ErrorCode ===
 
 impl ErrorCode {
+    /// The code of this name, if it is one that an authorization request may end with for its person's sake (RFC 6749
+    /// §4.1.2.1, OpenID Connect Core §3.1.2.6).
+    #[must_use]
+    pub fn of_authorization(name: &str) -> Option<Self> {
+        [
+            Self::AccessDenied,
+            Self::ServerError,
+            Self::TemporarilyUnavailable,
+            Self::LoginRequired,
+            Self::ConsentRequired,
+            Self::InteractionRequired,
+        ]
+        .into_iter()
+        .find(|code| code.as_str() == name)
+    }
+
     /// The registered name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -20,7 +20,7 @@ use super::pkce::CodeChallenge;
 use super::scope::{OFFLINE_ACCESS, Scope};
 use super::secret::{Nonce, SecretHash, random_bytes};
 use super::uri::Resource;
-use super::user::Subject;
+use super::user::{Subject, User};
 
 /// The longest that a refresh token's family lives, however often it is rotated, as a multiple of the refresh lifetime.
 pub const FAMILY_LIFETIMES: u32 = 52;
@@ -77,6 +77,43 @@ pub struct RequestDetails {
     /// The page of ours that waits for the answer, in place of a client: all that it needs is somebody signed in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub page: Option<OwnPage>,
+    /// How far it is with the operator's own sign-in page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub login: Option<LoginStep>,
+}
+
+/// An authorization that waits for the operator's own sign-in page, or has come back from it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoginStep {
+    /// The challenge that was last given out, hashed.
+    pub challenge: SecretHash,
+    /// What was said of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<LoginAnswer>,
+}
+
+/// What the operator's own sign-in page said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoginAnswer {
+    /// What the browser has to show that comes back with it, hashed.
+    pub verifier: SecretHash,
+    /// What it said.
+    pub verdict: LoginVerdict,
+}
+
+/// Who has signed in there, or why nobody has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoginVerdict {
+    /// This person.
+    Accepted(User),
+    /// Nobody; the client hears of it.
+    Rejected {
+        /// Its error code.
+        error: String,
+        /// In words.
+        description: String,
+    },
 }
 
 /// A page of ours that somebody has to be signed in for.
@@ -148,6 +185,9 @@ pub struct Grant {
     /// one (RFC 9449 §5).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// What its person calls it, if they made it themselves: a personal access token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When the last token of it can have expired.
@@ -373,6 +413,7 @@ impl AuthorizationCode {
             scope: self.scope.clone(),
             authenticated_at: self.authenticated_at,
             key: None,
+            name: None,
             created_at: now,
             expires_at: now.plus(refresh_lifetime.saturating_mul(FAMILY_LIFETIMES)),
         }

@@ -20,6 +20,8 @@ use zeroize::Zeroizing;
 pub enum SecretKind {
     /// RFC 6749 §1.4.
     AccessToken,
+    /// An access token that a person made for a program of theirs.
+    PersonalToken,
     /// RFC 6749 §1.5.
     RefreshToken,
     /// RFC 6749 §1.3.1.
@@ -38,6 +40,8 @@ pub enum SecretKind {
     PushedRequest,
     /// RFC 7592 §3.
     RegistrationToken,
+    /// What a browser brings back from the operator's own sign-in page.
+    LoginVerifier,
 }
 
 /// A secret in clear; wiped from memory when dropped.
@@ -80,6 +84,7 @@ impl SecretKind {
     pub const fn prefix(self) -> &'static str {
         match self {
             Self::AccessToken => "mgat_",
+            Self::PersonalToken => "mgpt_",
             Self::RefreshToken => "mgrt_",
             Self::AuthorizationCode => "mgac_",
             Self::ClientSecret => "mgcs_",
@@ -89,6 +94,7 @@ impl SecretKind {
             Self::DeviceCode => "mgdc_",
             Self::PushedRequest => "mgpr_",
             Self::RegistrationToken => "mgrg_",
+            Self::LoginVerifier => "mglv_",
         }
     }
 }

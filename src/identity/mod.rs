@@ -85,7 +85,9 @@ impl Identity {
             Source::Configuration => false,
             // Who is written down by name is who is written down.
             Source::Store => self.configured(&person.user.subject).is_none(),
-            Source::Provider(_) | Source::LoginPage => false,
+            Source::Provider(_) => false,
+            // It may say more of somebody who is written down.
+            Source::LoginPage => self.config.oauth.login_page.is_some(),
         }
     }
 

@@ -458,7 +458,7 @@ async fn begin(at: &Endpoints, call: &Call<'_>, accepted: Accepted<'_>) -> Resul
         }
         _ => {
             put_on_record(at, &interaction).await?;
-            interaction.redirect_to(at, "/login")
+            interaction.ask_to_sign_in(at).await?
         }
     };
     interaction.browser.remember(at, answer.headers_mut());

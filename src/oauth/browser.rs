@@ -31,6 +31,10 @@ pub(super) enum Purpose {
     SignOut,
     /// Type the code of a device.
     Device,
+    /// Change something on the page of one's account.
+    Account,
+    /// Stand for a session on that page.
+    SessionName,
 }
 
 /// A browser that began an authorization.
@@ -140,6 +144,8 @@ impl Purpose {
             Self::Consent => b"consent",
             Self::SignOut => b"sign out",
             Self::Device => b"device",
+            Self::Account => b"account",
+            Self::SessionName => b"session name",
         }
     }
 }

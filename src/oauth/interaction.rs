@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::browser::{self, Browser, Purpose};
 use super::consent::{self, Ends, Permission, Question};
+use super::login_page;
 use super::pages::{self, Problem};
 use super::session::{self, SignedIn};
 use super::web::{self, Parameters};
@@ -83,8 +84,14 @@ pub async fn logout(at: &Endpoints, call: &Call<'_>) -> Answer {
 async fn show_login(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
     let parameters = Parameters::of_query(call.request)?;
     let interaction = Interaction::resume(at, call, &parameters).await?;
+    if let (Some(_), Some(verifier)) = (&at.config.oauth.login_page, parameters.get("login_verifier")) {
+        return login_page::come_back(at, call, &interaction, verifier).await;
+    }
     if signed_in_for(at, call, &interaction).await?.is_some() {
         return Ok(interaction.redirect_to(at, "/consent"));
+    }
+    if at.config.oauth.login_page.is_some() {
+        return Ok(interaction.ask_to_sign_in(at).await?);
     }
     let suggested = interaction.request.details.login_hint.as_deref();
     Ok(pages::login(at, &interaction, suggested.unwrap_or_default(), None))
@@ -93,6 +100,9 @@ async fn show_login(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> 
 async fn sign_in(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
     let parameters = own_form(at, call)?;
     let interaction = Interaction::resume(at, call, &parameters).await?;
+    if at.config.oauth.login_page.is_some() {
+        return Ok(interaction.ask_to_sign_in(at).await?);
+    }
     let expected = interaction.form_token(at, Purpose::SignIn, None);
     check_form_token(&parameters, FORM_TOKEN, &expected)?;
 
@@ -244,6 +254,15 @@ async fn sign_out(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
 
 /// Has somebody sign in for a page of ours: an authorization like any other, but that no client hears of it.
 pub(super) async fn sign_in_for(at: &Endpoints, call: &Call<'_>, page: OwnPage) -> Result<Answer, Problem> {
+    begin_for(at, call, page, false).await
+}
+
+/// The same for somebody who is signed in, but not recently enough for what they want to do.
+pub(super) async fn sign_in_again_for(at: &Endpoints, call: &Call<'_>, page: OwnPage) -> Result<Answer, Problem> {
+    begin_for(at, call, page, true).await
+}
+
+async fn begin_for(at: &Endpoints, call: &Call<'_>, page: OwnPage, again: bool) -> Result<Answer, Problem> {
     let upstream = at.config.upstreams.first().ok_or_else(Problem::lapsed)?;
     let browser = Browser::of_or_new(at, call);
     let client = Client::own_page();
@@ -258,7 +277,7 @@ pub(super) async fn sign_in_for(at: &Endpoints, call: &Call<'_>, page: OwnPage) 
             scope: Scope::empty(),
             resource: upstream.resource.clone(),
             browser: browser.hash(),
-            sign_in_again: false,
+            sign_in_again: again,
             ask_again: false,
             details: RequestDetails {
                 page: Some(page),
@@ -275,7 +294,7 @@ pub(super) async fn sign_in_for(at: &Endpoints, call: &Call<'_>, page: OwnPage) 
     at.store
         .begin_authorization(&interaction.id.hash(), &interaction.request)
         .await?;
-    let mut answer = interaction.redirect_to(at, "/login");
+    let mut answer = interaction.ask_to_sign_in(at).await?;
     interaction.browser.remember(at, answer.headers_mut());
     Ok(answer)
 }
@@ -372,6 +391,14 @@ impl<'a> Interaction<'a> {
     /// Sends the browser to the next step.
     pub(super) fn redirect_to(&self, at: &Endpoints, page: &str) -> Answer {
         step(at, page, &self.id)
+    }
+
+    /// Sends the browser to where its person signs in.
+    pub(super) async fn ask_to_sign_in(&self, at: &Endpoints) -> Result<Answer, OAuthError> {
+        match &at.config.oauth.login_page {
+            Some(page) => login_page::send(at, page, self).await,
+            None => Ok(self.redirect_to(at, "/login")),
+        }
     }
 
     /// The token of a form for this authorization in this browser, and for this session if there is one.

@@ -54,6 +54,9 @@ fn name(route: Route) -> Option<&'static str> {
     if route == Route::ClientConfiguration {
         return Some("client_configuration");
     }
+    if matches!(route, Route::LoginAccept | Route::LoginReject) {
+        return Some("login_page");
+    }
     let (path, _) = ROUTES.iter().find(|(_, own)| *own == route)?;
     path.strip_prefix('/')
 }

@@ -3,6 +3,7 @@
 //! [`ROUTES`] is the whole of it on one screen. Every body is small and read in full beforehand; every answer is small.
 //! A new endpoint is a file, a [`Route`], a row in [`ROUTES`] and an arm in [`Endpoints::answer`].
 
+pub mod account;
 pub mod authorize;
 mod browser;
 mod client_assertion;
@@ -22,6 +23,7 @@ pub mod interaction;
 pub mod introspect;
 pub mod keyring;
 pub mod limits;
+pub mod login_page;
 pub mod manage;
 mod metadata;
 pub mod openid;
@@ -106,7 +108,11 @@ pub enum Route {
     Jwks,
     Device,
     Login,
+    /// What the operator's own sign-in page says of a challenge.
+    LoginAccept,
+    LoginReject,
     Consent,
+    Account,
     Logout,
     AuthorizationServer,
     OpenIdConfiguration,
@@ -133,6 +139,8 @@ pub const ROUTES: &[(&str, Route)] = &[
     ("/register", Route::Register),
     ("/revoke", Route::Revoke),
     ("/login", Route::Login),
+    ("/login/accept", Route::LoginAccept),
+    ("/login/reject", Route::LoginReject),
     ("/consent", Route::Consent),
     ("/logout", Route::Logout),
     ("/introspect", Route::Introspect),
@@ -141,7 +149,7 @@ pub const ROUTES: &[(&str, Route)] = &[
     ("/device", Route::Device),
     ("/userinfo", Route::UserInfo),
     ("/jwks.json", Route::Jwks),
-    ("/account", Route::Reserved),
+    ("/account", Route::Account),
 ];
 
 /// What the address of a client's registration begins with (RFC 7592 §1.1).
@@ -171,8 +179,12 @@ impl Route {
     #[must_use]
     pub const fn audience(self) -> Audience {
         match self {
-            Self::Authorize | Self::Login | Self::Consent | Self::Logout | Self::Device => Audience::People,
+            Self::Authorize | Self::Login | Self::Consent | Self::Account | Self::Logout | Self::Device => {
+                Audience::People
+            }
             Self::Token
+            | Self::LoginAccept
+            | Self::LoginReject
             | Self::Register
             | Self::ClientConfiguration
             | Self::Revoke
@@ -222,10 +234,16 @@ impl Route {
     /// What it may be called with; HEAD comes with GET.
     const fn methods(self) -> &'static [Method] {
         match self {
-            Self::Authorize | Self::Login | Self::Consent | Self::Logout | Self::Device | Self::UserInfo => {
-                &[Method::GET, Method::POST]
-            }
+            Self::Authorize
+            | Self::Login
+            | Self::Consent
+            | Self::Account
+            | Self::Logout
+            | Self::Device
+            | Self::UserInfo => &[Method::GET, Method::POST],
             Self::Token
+            | Self::LoginAccept
+            | Self::LoginReject
             | Self::Register
             | Self::Revoke
             | Self::Introspect
@@ -342,7 +360,10 @@ impl Endpoints {
             Route::UserInfo => openid::userinfo(self, call).await,
             Route::Jwks => openid::jwks(self).await,
             Route::Login => interaction::login(self, call).await,
+            Route::LoginAccept => login_page::accept(self, call).await,
+            Route::LoginReject => login_page::reject(self, call).await,
             Route::Consent => interaction::consent(self, call).await,
+            Route::Account => account::account(self, call).await,
             Route::Logout => interaction::logout(self, call).await,
             Route::AuthorizationServer => discovery::authorization_server(self, call),
             Route::OpenIdConfiguration => discovery::openid_configuration(self, call),
@@ -389,7 +410,7 @@ impl Endpoints {
     /// # Errors
     /// If the store fails.
     pub async fn knows_client(&self, id: &ClientId) -> Result<bool, StoreError> {
-        if self.configured(id).is_some() {
+        if self.configured(id).is_some() || id.is_personal_token() {
             return Ok(true);
         }
         if client_document::is_document(&self.config, id) {

@@ -4,6 +4,7 @@
 //! There is no `form-action` in the policy, on purpose: Chromium applies it to every redirect that follows a form, and the
 //! consent form's answer leads to the client.
 
+pub(super) mod account;
 mod problem;
 pub(crate) mod style;
 pub(crate) mod words;

@@ -139,7 +139,8 @@ impl Bearer {
                 NoToken::Malformed => Refused::Malformed,
             })
         })?;
-        let Some(token) = Secret::parse(SecretKind::AccessToken, text) else {
+        let token = Secret::parse(SecretKind::AccessToken, text);
+        let Some(token) = token.or_else(|| Secret::parse(SecretKind::PersonalToken, text)) else {
             return Err(challenge.refuse(Refused::InvalidToken));
         };
         let hash = token.hash();

@@ -12,7 +12,9 @@ mod requests;
 pub mod sled;
 
 pub use people::{Addition, Listed, MAX_PEOPLE, People};
-pub use requests::{Decided, Keys, MAX_DEVICES, MAX_PUSHED_REQUESTS, MAX_USED_ONCE, Once, Poll, Room, Waiting};
+pub use requests::{
+    Answered, Decided, Keys, MAX_DEVICES, MAX_PUSHED_REQUESTS, MAX_USED_ONCE, Once, Poll, Room, Waiting,
+};
 
 use async_trait::async_trait;
 

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::{Issued, Redemption, StoreError};
 use crate::domain::clock::Timestamp;
 use crate::domain::device::{Decision, DeviceAuthorization};
-use crate::domain::grant::{Grant, PushedRequest};
+use crate::domain::grant::{Grant, LoginAnswer, LoginVerdict, PushedRequest};
 use crate::domain::key::KeyRecord;
 use crate::domain::secret::SecretHash;
 
@@ -45,6 +45,17 @@ pub enum Decided {
     Gone,
 }
 
+/// What became of an answer of the operator's own sign-in page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answered {
+    /// It is on record.
+    Done,
+    /// The challenge was answered before.
+    Before,
+    /// There is no such challenge, or it is over.
+    Unknown,
+}
+
 /// What a device hears when it asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Poll {
@@ -76,6 +87,20 @@ pub trait Waiting: Send + Sync + 'static {
     async fn push_request(&self, id: &SecretHash, request: &PushedRequest) -> Result<Room, StoreError>;
     /// Takes a pushed authorization request: it is good for one time.
     async fn take_pushed_request(&self, id: &SecretHash) -> Result<Option<PushedRequest>, StoreError>;
+
+    /// Notes the challenge with which an unfinished authorization goes to the operator's own sign-in page, in place of any
+    /// before. Nothing happens if it is gone.
+    async fn begin_login(&self, id: &SecretHash, challenge: &SecretHash) -> Result<(), StoreError>;
+    /// Notes what that page said of a challenge. It is asked once.
+    async fn answer_login(
+        &self,
+        id: &SecretHash,
+        challenge: &SecretHash,
+        answer: &LoginAnswer,
+        now: Timestamp,
+    ) -> Result<Answered, StoreError>;
+    /// Takes what that page said: it is good for one time, and for whoever has the verifier.
+    async fn take_login(&self, id: &SecretHash, verifier: &SecretHash) -> Result<Option<LoginVerdict>, StoreError>;
 
     /// Puts a device's request on record (RFC 8628).
     async fn begin_device(&self, device: &SecretHash, request: &DeviceAuthorization) -> Result<Room, StoreError>;

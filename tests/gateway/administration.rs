@@ -337,6 +337,12 @@ async fn whoever_is_disabled_is_out_at_once() {
     );
     assert_eq!(gateway.call("two", Some(&bob.access)).await.status, 200);
     assert_eq!(operator.get("users/ada/sessions").await["sessions"], json!([]));
+    let target = authorize_target(&client, Some(&gateway.resource("one")), None, &[]);
+    let reply = walk(&gateway, &mut Browser::default(), &target, "ada").await;
+    assert!(
+        !reply.headers.iter().any(|(_, value)| value.contains("code=")),
+        "{reply:?}"
+    );
     // Enabled again, they sign in again; what was revoked stays revoked.
     assert_eq!(operator.api("POST", "users/ada/enable", None).await.0, 200);
     assert_eq!(gateway.call("one", Some(&ada.access)).await.status, 401);

@@ -13,6 +13,7 @@
     reason = "a test that cannot go on should stop; nobody imports a test; a story is as long as it is, and names products"
 )]
 
+mod account;
 mod administration;
 mod advertised;
 mod behind_proxies;
@@ -28,6 +29,7 @@ mod generations;
 mod guards;
 mod hostile;
 mod http1;
+mod login_page;
 mod mcp_server;
 #[path = "../support/memory.rs"]
 mod memory;

@@ -111,6 +111,8 @@ pub fn config() -> Config {
             issuer_in_response: true,
             endpoint_prefix: String::new(),
             root_resource: RootResource::Auto,
+            login_page: None,
+            personal_access_tokens: true,
             dynamic_registration: true,
             client_documents: Some(ClientHosts {
                 allowed: vec![HostPattern::parse("*").unwrap()],

@@ -19,8 +19,8 @@ use mcpgate::domain::client::{Client, ClientId};
 use mcpgate::domain::clock::Timestamp;
 use mcpgate::domain::device::{Decision, DeviceAuthorization};
 use mcpgate::domain::grant::{
-    AccessToken, AuthorizationCode, AuthorizationRequest, ConsentKey, Grant, GrantId, LiveToken, PushedRequest,
-    RefreshToken, Session, Succession,
+    AccessToken, AuthorizationCode, AuthorizationRequest, ConsentKey, Grant, GrantId, LiveToken, LoginAnswer,
+    LoginStep, LoginVerdict, PushedRequest, RefreshToken, Session, Succession,
 };
 use mcpgate::domain::key::KeyRecord;
 use mcpgate::domain::person::{Person, ProviderLink};
@@ -28,8 +28,8 @@ use mcpgate::domain::scope::Scope;
 use mcpgate::domain::secret::SecretHash;
 use mcpgate::domain::user::Subject;
 use mcpgate::store::{
-    Addition, Approval, Decided, Issued, Keys, Listed, MAX_CODE_ATTEMPTS, Once, People, Poll, Redemption, Registration,
-    Room, Rotation, Store, StoreError, Waiting,
+    Addition, Answered, Approval, Decided, Issued, Keys, Listed, MAX_CODE_ATTEMPTS, Once, People, Poll, Redemption,
+    Registration, Room, Rotation, Store, StoreError, Waiting,
 };
 
 #[derive(Default)]
@@ -357,6 +357,54 @@ impl Keys for Memory {
 
 #[async_trait]
 impl Waiting for Memory {
+    async fn begin_login(&self, id: &SecretHash, challenge: &SecretHash) -> Result<(), StoreError> {
+        self.with(|records| {
+            if let Some(request) = records.authorizations.get_mut(id) {
+                request.details.login = Some(LoginStep {
+                    challenge: *challenge,
+                    answer: None,
+                });
+            }
+        })
+        .await
+    }
+
+    async fn answer_login(
+        &self,
+        id: &SecretHash,
+        challenge: &SecretHash,
+        answer: &LoginAnswer,
+        now: Timestamp,
+    ) -> Result<Answered, StoreError> {
+        self.with(|records| {
+            let request = records
+                .authorizations
+                .get_mut(id)
+                .filter(|request| now < request.expires_at);
+            let login = request.and_then(|request| request.details.login.as_mut());
+            match login.filter(|login| login.challenge == *challenge) {
+                None => Answered::Unknown,
+                Some(login) if login.answer.is_some() => Answered::Before,
+                Some(login) => {
+                    login.answer = Some(answer.clone());
+                    Answered::Done
+                }
+            }
+        })
+        .await
+    }
+
+    async fn take_login(&self, id: &SecretHash, verifier: &SecretHash) -> Result<Option<LoginVerdict>, StoreError> {
+        self.with(|records| {
+            let details = &mut records.authorizations.get_mut(id)?.details;
+            let answer = details.login.as_ref().and_then(|login| login.answer.clone());
+            let answer = answer.filter(|answer| answer.verifier == *verifier)?;
+            details.login = None;
+            Some(answer.verdict)
+        })
+        .await
+    }
+
     async fn push_request(&self, id: &SecretHash, request: &PushedRequest) -> Result<Room, StoreError> {
         let full = self.full.load(Ordering::SeqCst);
         self.with(|records| {

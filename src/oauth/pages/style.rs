@@ -38,6 +38,15 @@ dd{margin:0;min-width:0}
 .details{padding-top:1rem;border-top:1px solid var(--line)}
 code{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;font-size:.875rem}
 label{display:block;margin:1rem 0 .35rem;font-weight:600;font-size:.9375rem}
+.entries{margin:0;padding:0;list-style:none}
+.entries li{padding:.75rem 0;border-bottom:1px solid var(--line)}
+.small{flex:none;min-height:2.25rem;margin-top:.5rem;padding:.3rem .8rem;font-size:.9375rem}
+fieldset{margin:1rem 0 0;padding:.5rem .9rem .9rem;border:1px solid var(--line);border-radius:.6rem}
+legend{padding:0 .3rem;font-size:.9375rem;font-weight:600}
+.tick{display:flex;gap:.6rem;align-items:flex-start;margin:.5rem 0 0;font-weight:400}
+.tick input{flex:none;width:1.25rem;min-height:1.25rem;margin:.1rem 0 0}
+select{display:block;width:100%;min-height:2.9rem;padding:.6rem .8rem;font:inherit;color:var(--text);background:var(--card);
+border:1px solid var(--edge);border-radius:.6rem}
 input{display:block;width:100%;min-height:2.9rem;padding:.6rem .8rem;font:inherit;color:var(--text);background:var(--card);
 border:1px solid var(--edge);border-radius:.6rem}
 .actions{display:flex;flex-wrap:wrap;gap:.75rem;margin-top:1.5rem}

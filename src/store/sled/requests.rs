@@ -8,10 +8,10 @@ use super::records::{UsedOnce, key, prefix, user_code_key};
 use super::{SledStore, backend};
 use crate::domain::clock::Timestamp;
 use crate::domain::device::{Decision, DeviceAuthorization};
-use crate::domain::grant::{Grant, PushedRequest};
+use crate::domain::grant::{AuthorizationRequest, Grant, LoginAnswer, LoginStep, LoginVerdict, PushedRequest};
 use crate::domain::key::KeyRecord;
 use crate::domain::secret::SecretHash;
-use crate::store::{Decided, Issued, Keys, Once, Poll, Redemption, Room, StoreError, Waiting};
+use crate::store::{Answered, Decided, Issued, Keys, Once, Poll, Redemption, Room, StoreError, Waiting};
 
 type Outcome<T> = Result<T, StoreError>;
 
@@ -76,6 +76,69 @@ impl Waiting for SledStore {
     async fn take_pushed_request(&self, id: &SecretHash) -> Outcome<Option<PushedRequest>> {
         self.write("take_pushed_request", |change| change.remove_pushed_request(id))
             .await
+    }
+
+    async fn begin_login(&self, id: &SecretHash, challenge: &SecretHash) -> Outcome<()> {
+        self.write("begin_login", |change| {
+            let Some(mut request) = change.get::<AuthorizationRequest>(id)? else {
+                return Ok(());
+            };
+            request.details.login = Some(LoginStep {
+                challenge: *challenge,
+                answer: None,
+            });
+            change.put(id, &request)
+        })
+        .await
+    }
+
+    async fn answer_login(
+        &self,
+        id: &SecretHash,
+        challenge: &SecretHash,
+        answer: &LoginAnswer,
+        now: Timestamp,
+    ) -> Outcome<Answered> {
+        self.write("answer_login", |change| {
+            let request = change.get::<AuthorizationRequest>(id)?;
+            let Some(mut request) = request.filter(|request| now < request.expires_at) else {
+                return Ok(Answered::Unknown);
+            };
+            let known = request
+                .details
+                .login
+                .take()
+                .filter(|login| login.challenge == *challenge);
+            let Some(login) = known else {
+                return Ok(Answered::Unknown);
+            };
+            if login.answer.is_some() {
+                return Ok(Answered::Before);
+            }
+            request.details.login = Some(LoginStep {
+                answer: Some(answer.clone()),
+                ..login
+            });
+            change.put(id, &request)?;
+            Ok(Answered::Done)
+        })
+        .await
+    }
+
+    async fn take_login(&self, id: &SecretHash, verifier: &SecretHash) -> Outcome<Option<LoginVerdict>> {
+        self.write("take_login", |change| {
+            let Some(mut request) = change.get::<AuthorizationRequest>(id)? else {
+                return Ok(None);
+            };
+            let answer = request.details.login.as_ref().and_then(|login| login.answer.clone());
+            let Some(answer) = answer.filter(|answer| answer.verifier == *verifier) else {
+                return Ok(None);
+            };
+            request.details.login = None;
+            change.put(id, &request)?;
+            Ok(Some(answer.verdict))
+        })
+        .await
     }
 
     async fn begin_device(&self, device: &SecretHash, request: &DeviceAuthorization) -> Outcome<Room> {
