@@ -84,6 +84,10 @@ pub enum LoginOutcome {
     Failure,
     /// Not even tried: too many attempts.
     Throttled,
+    /// It is somebody, but not one of those who may sign in.
+    Denied,
+    /// The identity provider did not answer, or not as it should.
+    Error,
 }
 
 /// What came of reading the configuration again.
@@ -210,6 +214,8 @@ impl LoginOutcome {
             Self::Success => "success",
             Self::Failure => "failure",
             Self::Throttled => "throttled",
+            Self::Denied => "denied",
+            Self::Error => "error",
         }
     }
 }

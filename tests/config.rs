@@ -84,7 +84,11 @@ fn keys(value: &Value, path: &str, found: &mut BTreeSet<String>) {
                 } else {
                     format!("{path}.{key}")
                 };
-                if !path.ends_with("].headers") && !path.ends_with(".password_hash") && !path.ends_with("].jwks") {
+                if !path.ends_with("].headers")
+                    && !path.ends_with(".password_hash")
+                    && !path.ends_with("].jwks")
+                    && !path.ends_with("].groups_map")
+                {
                     keys(value, &path, found);
                 }
                 found.insert(path);
@@ -133,6 +137,7 @@ fn the_example_shows_the_defaults() {
         "users[].email",
         "users[].name",
         "users[].groups",
+        "identity_providers[].",
         "upstreams[].host",
         "upstreams[].identity_jwt.",
         "upstreams[].tools[].",
@@ -176,11 +181,19 @@ fn the_example_has_every_key_and_no_other() {
         "a token for registration\n",
     )
     .unwrap();
+    std::fs::write(directory.path().join("secrets/entra"), "the secret at Entra\n").unwrap();
     std::fs::write(directory.path().join("keys.json"), "{\"keys\": []}").unwrap();
     let environment = |name: &str| {
-        ["CI_RUNNER_SECRET", "EVERYTHING_KEY", "REGISTRATION_TOKEN"]
-            .contains(&name)
-            .then(|| format!("the value of {name}"))
+        [
+            "CI_RUNNER_SECRET",
+            "EVERYTHING_KEY",
+            "REGISTRATION_TOKEN",
+            "GOOGLE_SECRET",
+            "COMPANY_SECRET",
+            "GITHUB_SECRET",
+        ]
+        .contains(&name)
+        .then(|| format!("the value of {name}"))
     };
     let config = config::parse(&text, directory.path(), &environment).unwrap_or_else(|p| panic!("{p}\n{text}"));
     assert_eq!(config.listen.len(), 2);
@@ -667,7 +680,7 @@ oauth: { clients: [ { client_id: c, client_secret: the secret of the client, red
 const WRONG: &[(&str, &str, usize, &str)] = &[
     // keys
     ("lissten: 127.0.0.1:1", "lissten", 9, "did you mean `listen`?"),
-    ("identity_providers: []", "identity_providers", 9, "not known in this version"),
+    ("identity_provider: []", "identity_provider", 9, "did you mean `identity_providers`"),
     ("\"a\\nb\": 1", "a\\nb", 9, "not known"),
     ("store: { postgres: { url: x } }", "store.postgres", 9, "not known in this version; known here: sled"),
     ("oauth: { login_page: mine }", "oauth.login_page", 9, "must be builtin, or a page"),
@@ -1364,4 +1377,209 @@ fn scopes_imply_others_and_those_others_again() {
         let found: Vec<&str> = found.iter().map(|(path, ..)| path.as_str()).collect();
         assert_eq!(found, paths, "{wrong}");
     }
+}
+
+// === identity providers ===
+
+fn provider_problems(lines: &str) -> Vec<(String, String)> {
+    let text = format!("{}identity_providers:\n{lines}\n", base());
+    problems(&text)
+        .into_iter()
+        .map(|(path, _, message)| (path, message))
+        .collect()
+}
+
+#[test]
+fn providers_know_what_is_known_of_them() {
+    use mcpgate::config::Protocol;
+    let config = good(
+        "public_url: https://mcp.example.com\nupstreams: [{name: one, path: /one/mcp, url: 'http://127.0.0.1:3001/mcp'}]\n\
+         identity_providers:\n\
+         \x20 - {id: google, issuer: 'https://accounts.google.com', client_id: a, client_secret: {env: A_SECRET}, allowed_domains: [Example.com]}\n\
+         \x20 - {id: ms, preset: microsoft, tenant: 1111-22, client_id: b, groups_map: {x: y}}\n\
+         \x20 - {id: hub, kind: github, client_id: c, allowed_organizations: [Acme], recheck: 1h}\n\
+         \x20 - {id: own-hub, preset: github, client_id: c, github: {url: 'https://git.example.com/'}}\n\
+         \x20 - {id: local, issuer: 'http://127.0.0.1:9000/realms/x', client_id: d, name: Here}\n",
+    );
+    let [google, ms, hub, own_hub, local] = config.identity_providers.as_slice() else {
+        panic!("five providers")
+    };
+    assert_eq!(google.name, "Google");
+    assert_eq!(google.allowed.domains, ["example.com"]);
+    assert_eq!(google.claims.username, ["email"]);
+    let Protocol::OpenId { issuer, manners } = &google.protocol else {
+        panic!()
+    };
+    assert!(issuer == "https://accounts.google.com" && manners.offline_by_parameter);
+    let Protocol::OpenId { issuer, .. } = &ms.protocol else {
+        panic!()
+    };
+    assert_eq!(issuer, "https://login.microsoftonline.com/1111-22/v2.0");
+    assert!(ms.require_verified_email && ms.recheck == Duration::from_secs(900));
+    assert_eq!(
+        (hub.allowed.organizations.as_slice(), hub.recheck),
+        (&["acme".to_owned()][..], Duration::from_secs(3600))
+    );
+    let Protocol::GitHub { url, api_url } = &own_hub.protocol else {
+        panic!()
+    };
+    assert_eq!(
+        (url.as_str(), api_url.as_str()),
+        ("https://git.example.com", "https://git.example.com/api/v3")
+    );
+    assert_eq!(local.name, "Here");
+    // No secret is shown, and nobody needs a password of ours.
+    assert!(config.users.is_empty());
+    assert!(!format!("{config:?}").contains("a secret of many letters"));
+}
+
+/// An entry, where it is wrong, and what is said of it.
+const MISTAKES: &[(&str, &str, &str)] = &[
+    ("{client_id: a, issuer: 'https://idp.example.com'}", "id", "is missing"),
+    ("{id: client, KNOWN}", "id", "means something else"),
+    ("{id: builtin, KNOWN}", "id", "means something else"),
+    ("{id: login_page, KNOWN}", "id", "is not an id"),
+    ("{id: Big, KNOWN}", "id", "is not an id"),
+    ("{id: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx, KNOWN}", "id", "is not an id"),
+    ("{id: x, issuer: 'https://idp.example.com'}", "client_id", "is missing"),
+    ("{id: x, client_id: a}", "issuer", "is missing"),
+    (
+        "{id: x, client_id: a, issuer: idp.example.com}",
+        "issuer",
+        "is not an issuer",
+    ),
+    (
+        "{id: x, client_id: a, issuer: 'https://u:p@idp.example.com'}",
+        "issuer",
+        "is not an issuer",
+    ),
+    (
+        "{id: x, client_id: a, issuer: 'https://idp.example.com/?a=b'}",
+        "issuer",
+        "is not an issuer",
+    ),
+    (
+        "{id: x, client_id: a, issuer: 'http://idp.example.com'}",
+        "issuer",
+        "must be https",
+    ),
+    (
+        "{id: x, client_id: a, issuer: 'https://mcp.example.com'}",
+        "issuer",
+        "is this gateway itself",
+    ),
+    (
+        "{id: x, client_id: a, preset: auth0, issuer: 'https://x.auth0.com'}",
+        "issuer",
+        "needs a slash",
+    ),
+    (
+        "{id: x, client_id: a, preset: nobody}",
+        "preset",
+        "is not known; write one of google, microsoft",
+    ),
+    ("{id: x, client_id: a, preset: microsoft}", "tenant", "is missing"),
+    (
+        "{id: x, client_id: a, preset: microsoft, tenant: common}",
+        "tenant",
+        "must be one directory",
+    ),
+    (
+        "{id: x, client_id: a, preset: microsoft, tenant: 'a/b'}",
+        "tenant",
+        "must be one directory",
+    ),
+    ("{id: x, KNOWN, tenant: t}", "tenant", "is for `preset: microsoft`"),
+    (
+        "{id: x, client_id: a, preset: google}",
+        "allowed_domains",
+        "allow_anyone",
+    ),
+    (
+        "{id: x, client_id: a, preset: github}",
+        "allowed_domains",
+        "allow_anyone",
+    ),
+    (
+        "{id: x, client_id: a, issuer: 'https://gitlab.com'}",
+        "allowed_domains",
+        "allow_anyone",
+    ),
+    (
+        "{id: x, KNOWN, allow_anyone: true, allowed_groups: [a]}",
+        "allow_anyone",
+        "keep one of them",
+    ),
+    ("{id: x, KNOWN, allowed_groups: []}", "allowed_groups", "is empty"),
+    (
+        "{id: x, KNOWN, allowed_domains: ['*.com']}",
+        "allowed_domains[0]",
+        "is not a domain",
+    ),
+    (
+        "{id: x, KNOWN, allowed_emails: [ada]}",
+        "allowed_emails[0]",
+        "is not an e-mail address",
+    ),
+    (
+        "{id: x, KNOWN, allowed_organizations: [a]}",
+        "allowed_organizations",
+        "only GitHub and Google",
+    ),
+    ("{id: x, KNOWN, kind: saml}", "kind", "write one of oidc, github"),
+    (
+        "{id: x, KNOWN, preset: okta, kind: github}",
+        "kind",
+        "does not go with the preset",
+    ),
+    (
+        "{id: x, KNOWN, github: {url: 'https://x.example'}}",
+        "github",
+        "is for kind: github",
+    ),
+    (
+        "{id: x, client_id: a, preset: github, issuer: 'https://x.example', allow_anyone: true}",
+        "issuer",
+        "is for OpenID Connect",
+    ),
+    ("{id: x, KNOWN, scopes: ['a b']}", "scopes[0]", "is not a scope"),
+    ("{id: x, KNOWN, recheck: 8d}", "recheck", "must be between 0s and 7d"),
+    ("{id: x, KNOWN, groups_map: [a]}", "groups_map", "must be a map"),
+    (
+        "{id: x, KNOWN, client_secret: {env: NOPE}}",
+        "client_secret.env",
+        "is not set",
+    ),
+    ("{id: x, KNOWN, claims: {mail: a}}", "claims.mail", "is not known"),
+    (
+        "{id: x, KNOWN, require_verified_email: maybe}",
+        "require_verified_email",
+        "must be true or false",
+    ),
+];
+
+#[test]
+fn every_mistake_with_a_provider_has_its_path() {
+    let known = "client_id: a, issuer: 'https://idp.example.com'";
+    for (entry, path, says) in MISTAKES {
+        let entry = entry.replace("KNOWN", known);
+        let found = provider_problems(&format!("  - {entry}"));
+        let wanted = format!("identity_providers[0].{path}");
+        assert!(
+            found
+                .iter()
+                .any(|(path, message)| *path == wanted && message.contains(says)),
+            "{entry}: {found:?}"
+        );
+        assert!(found.iter().all(|(_, message)| !message.contains(":p@")), "{found:?}");
+    }
+    let twice = provider_problems(&format!("  - {{id: x, {known}}}\n  - {{id: x, {known}}}"));
+    assert_eq!(twice.len(), 1);
+    assert!(twice[0].1.contains("is taken by an earlier provider"));
+    // Nobody could sign in with none.
+    let none = base().replace(
+        &format!("users:\n  - username: ada\n    password_hash: {HASH}\n"),
+        "identity_providers: []\n",
+    );
+    assert!(problems(&none).iter().any(|(path, _, _)| path == "users"));
 }

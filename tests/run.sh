@@ -74,6 +74,7 @@ part "concurrent refresh and theft" node tests/clients/refresh.mjs
 part "strict judges" node tests/judges/run.mjs
 part "the same servers behind the gateway" node tests/judges/server-conformance.mjs
 part "soak, for some seconds" env SOAK_SECONDS=20 python3 tests/soak/run.py
+part "identity providers in a browser" node tests/browser/providers.mjs
 part "pages in a browser" node tests/clients/with-gateway.mjs node tests/browser/pages.mjs
 part "sign-in pages of one's own" node tests/browser/login-page.mjs
 part "the operator's pages in a browser" node tests/browser/administration.mjs

@@ -14,7 +14,7 @@ use crate::domain::person::{Person, Source};
 use crate::domain::user::{Subject, User};
 use crate::identity::local::hash_password;
 use crate::oauth::Endpoints;
-use crate::store::{Addition, Room};
+use crate::store::{Addition, Chosen, Room};
 
 /// Shortest password of an account in the store, in characters.
 const MIN_PASSWORD: usize = 8;
@@ -150,7 +150,7 @@ pub(super) async fn set_disabled(at: &Endpoints, name: &str, disabled: bool) -> 
 pub(super) async fn reset(at: &Endpoints, name: &str, new: NewPassword) -> Result<Value, Trouble> {
     let subject = of_the_store(at, name, "its password is the one that the file says").await?;
     let hash = hashed(new.password).await?;
-    if !at.store.set_password(&subject, &hash, None).await? {
+    if !at.store.set_password(&subject, &hash, Chosen::ForThem).await? {
         return Err(nobody(name));
     }
     tracing::info!(%subject, "administration: a password was reset");

@@ -11,7 +11,9 @@ use super::problems::Problems;
 use super::read::{At, Object, Reader};
 use super::upstreams::Surroundings;
 use super::values::{read_bounded, shown};
-use super::{Config, PublicUrl, RootResource, StoreConfig, grants, keys, listen, oauth, people, tls, upstreams, yaml};
+use super::{
+    Config, PublicUrl, RootResource, StoreConfig, grants, keys, listen, oauth, people, providers, tls, upstreams, yaml,
+};
 use crate::domain::scope::Scope;
 
 /// Largest configuration that is read.
@@ -118,8 +120,11 @@ fn config(root: &At<'_>) -> Option<Config> {
     let (oauth, mut mentions) = oauth::read(&object);
     let scopes = oauth::scopes(&top, &mut mentions);
     let admin_token = administration.optional("token", At::client_secret);
-    let users = people::read(&top, admin_token.is_some() || oauth.login_page.is_some());
+    let has_providers = top.get("identity_providers").is_some_and(|at| !at.list_is_empty());
+    let elsewhere = admin_token.is_some() || oauth.login_page.is_some() || has_providers;
+    let users = people::read(&top, elsewhere);
     let stand_in = stand_in();
+    let identity_providers = providers::read(&top, public_url.as_ref().unwrap_or(&stand_in));
     let around = Surroundings {
         public_url: public_url.as_ref().unwrap_or(&stand_in),
         endpoint_prefix: &oauth.endpoint_prefix,
@@ -137,6 +142,7 @@ fn config(root: &At<'_>) -> Option<Config> {
         oauth,
         scopes,
         users,
+        identity_providers,
         upstreams,
         outbound_roots: outbound_roots(&top),
         files: Vec::new(),

@@ -10,6 +10,7 @@ pub(super) const TOP: &[&str] = &[
     "oauth",
     "scopes",
     "users",
+    "identity_providers",
     "upstreams",
     "outbound",
 ];
@@ -52,6 +53,7 @@ pub(super) const ENDPOINT_LIMITS: &[&str] = &[
     "device_authorization",
     "device",
     "account",
+    "backchannel_logout",
 ];
 pub(super) const LOGIN_PAGE: &[&str] = &["url", "secret"];
 pub(super) const REGISTRATION: &[&str] = &[
@@ -82,6 +84,29 @@ pub(super) const CLIENT: &[&str] = &[
 ];
 pub(super) const SCOPE: &[&str] = &["name", "description", "groups", "implies"];
 pub(super) const USER: &[&str] = &["username", "password_hash", "email", "name", "groups"];
+pub(super) const IDENTITY_PROVIDER: &[&str] = &[
+    "id",
+    "preset",
+    "kind",
+    "name",
+    "issuer",
+    "tenant",
+    "client_id",
+    "client_secret",
+    "scopes",
+    "allowed_domains",
+    "allowed_emails",
+    "allowed_groups",
+    "allowed_organizations",
+    "allow_anyone",
+    "claims",
+    "groups_map",
+    "require_verified_email",
+    "recheck",
+    "github",
+];
+pub(super) const PROVIDER_CLAIMS: &[&str] = &["username", "email", "name", "groups"];
+pub(super) const GITHUB: &[&str] = &["url", "api_url"];
 pub(super) const UPSTREAM: &[&str] = &[
     "name",
     "path",
@@ -142,6 +167,10 @@ const MAPS: &[(&str, &[&str])] = &[
     ("oauth.login_page.", LOGIN_PAGE),
     ("scopes[].", SCOPE),
     ("users[].", USER),
+    ("identity_providers[].", IDENTITY_PROVIDER),
+    ("identity_providers[].client_secret.", SECRET),
+    ("identity_providers[].claims.", PROVIDER_CLAIMS),
+    ("identity_providers[].github.", GITHUB),
     ("upstreams[].", UPSTREAM),
     ("upstreams[].identity_jwt.", IDENTITY_JWT),
     ("upstreams[].tools[].", RULE),
@@ -205,7 +234,7 @@ mod tests {
         ] {
             assert_eq!(meant(TOP, found), Some(key), "{found}");
         }
-        for stranger in ["x", "identity_providers", "", &"listen".repeat(20)] {
+        for stranger in ["x", "federated_sign_in", "", &"listen".repeat(20)] {
             assert_eq!(meant(TOP, stranger), None, "{stranger}");
         }
         assert_eq!(distance("kitten", "sitting"), 3);

@@ -13,7 +13,9 @@ mod limits;
 mod listen;
 mod oauth;
 mod people;
+mod presets;
 mod problems;
+mod providers;
 mod read;
 mod rules;
 mod tls;
@@ -45,6 +47,7 @@ pub use files::ReadFile;
 pub use keys::known_keys;
 pub use limits::Limits;
 pub use problems::{Problem, Problems};
+pub use providers::{Allowed, ClaimNames, IdentityProvider, Manners, Protocol};
 pub use tls::{Certificate, ListenerTls, UpstreamTls};
 
 /// The whole of gateway.yaml.
@@ -70,6 +73,8 @@ pub struct Config {
     pub scopes: Vec<ScopeInfo>,
     /// The built-in accounts that are written down; others may be in the store.
     pub users: Vec<Account>,
+    /// Where people sign in who have their account elsewhere.
+    pub identity_providers: Vec<IdentityProvider>,
     /// The MCP servers behind the gateway; at least one.
     pub upstreams: Vec<Upstream>,
     /// Certificates of authorities that are trusted besides the system's, where the gateway itself asks others.
@@ -458,6 +463,12 @@ impl Config {
         self.upstreams.iter().fold(self.oauth.scopes.clone(), |all, upstream| {
             all.union(&self.scopes_of(upstream))
         })
+    }
+
+    /// The identity provider of this id.
+    #[must_use]
+    pub fn identity_provider(&self, id: &str) -> Option<&IdentityProvider> {
+        self.identity_providers.iter().find(|provider| provider.id == id)
     }
 
     /// Whether a person may be granted a scope.

@@ -133,6 +133,11 @@ impl<'a> At<'a> {
         matches!(self.node.data, Data::List(_))
     }
 
+    /// Whether it is a list without items.
+    pub(super) fn list_is_empty(&self) -> bool {
+        matches!(&self.node.data, Data::List(items) if items.is_empty())
+    }
+
     /// Whether it is this bare word.
     pub(super) fn is_word(&self, word: &str) -> bool {
         matches!(&self.node.data, Data::Text(text) if text == word)

@@ -138,6 +138,22 @@ impl At<'_> {
         })
     }
 
+    /// The issuer of an identity provider, byte for byte: https, or http on this machine.
+    pub(super) fn issuer(&self) -> Option<String> {
+        let text = self.text()?;
+        let url = absolute(text).filter(|url| !has_user(text) && url.query().is_none() && url.fragment().is_none());
+        match url {
+            Some(url) if url.scheme() == "https" || is_loopback(&url) => Some(text.to_owned()),
+            Some(_) => self.refuse("must be https: who people are would travel in clear"),
+            None => self.refuse("is not an issuer; write https://idp.example.com, without query and fragment"),
+        }
+    }
+
+    /// The same as the beginning of other addresses: without a slash at its end.
+    pub(super) fn provider_base(&self) -> Option<String> {
+        self.issuer().map(|url| url.trim_end_matches('/').to_owned())
+    }
+
     /// A browser origin, or `*`.
     pub(super) fn origin(&self) -> Option<String> {
         let text = self.text()?;

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::client::{Client, ClientId, GrantType, RedirectTarget};
 use super::clock::Timestamp;
-use super::person::SessionDetails;
+use super::person::{Passed, SessionDetails};
 use super::pkce::CodeChallenge;
 use super::scope::{OFFLINE_ACCESS, Scope};
 use super::secret::{Nonce, SecretHash, random_bytes};
@@ -65,6 +65,9 @@ pub struct RequestDetails {
     /// Whom the sign-in form suggests.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub login_hint: Option<String>,
+    /// How long ago the person may have signed in, in seconds (OpenID Connect Core §3.1.2.1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<u64>,
     /// The thumbprint of the key that the code is bound to (`dpop_jkt`, RFC 9449 §10).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
@@ -80,6 +83,9 @@ pub struct RequestDetails {
     /// How far it is with the operator's own sign-in page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub login: Option<LoginStep>,
+    /// Who has shown a password, where that is not enough.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub passed: Option<Passed>,
 }
 
 /// An authorization that waits for the operator's own sign-in page, or has come back from it.
@@ -122,6 +128,8 @@ pub enum LoginVerdict {
 pub enum OwnPage {
     /// What they allowed, and where they are signed in.
     Account,
+    /// Where they choose another password.
+    Password,
 }
 
 /// An authorization request that its client pushed beforehand (RFC 9126), and that waits for its browser.
@@ -366,6 +374,7 @@ impl OwnPage {
     pub const fn path(self) -> &'static str {
         match self {
             Self::Account => "/account",
+            Self::Password => "/account/password",
         }
     }
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::clock::Timestamp;
-use super::user::User;
+use super::user::{Subject, User};
 
 /// Where somebody's account is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -56,6 +56,15 @@ pub struct ProviderLink {
     /// The provider's token with which it can be asked again, sealed; none if it gave none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealed: Option<String>,
+}
+
+/// Somebody who has shown their password in the course of an authorization, and is not signed in yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passed {
+    /// Who.
+    pub subject: Subject,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// How a browser came to be signed in, for its person to recognize it.

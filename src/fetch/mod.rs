@@ -11,6 +11,7 @@
 
 mod address;
 mod cache;
+mod call;
 mod freshness;
 mod limits;
 pub mod operator;
@@ -35,6 +36,7 @@ use limits::{Limits, Standing};
 
 pub use address::is_public;
 pub use cache::{Cache, Failure, Found, Patience};
+pub use call::{Question, Reply};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// From the first look-up to the last byte.
@@ -49,6 +51,8 @@ pub enum Kind {
     Document,
     /// A set of public keys.
     Keys,
+    /// What an identity provider says of itself, or of somebody who signs in there.
+    Provider,
 }
 
 /// Where names lead, and how their addresses are reached.
@@ -97,6 +101,7 @@ pub struct Rules {
 pub struct Fetcher {
     client: reqwest::Client,
     limits: Limits,
+    calls: call::Places,
     reach: Reach,
     clock: Arc<dyn Clock>,
     observer: Arc<dyn Observer>,
@@ -160,13 +165,14 @@ impl Kind {
         match self {
             Self::Document => "document",
             Self::Keys => "keys",
+            Self::Provider => "provider",
         }
     }
 
     const fn most(self) -> usize {
         match self {
             Self::Document => 16 << 10,
-            Self::Keys => 64 << 10,
+            Self::Keys | Self::Provider => 64 << 10,
         }
     }
 }
@@ -248,6 +254,7 @@ impl Fetcher {
         Ok(Self {
             client,
             limits: Limits::new(),
+            calls: call::Places::new(),
             reach,
             clock,
             observer,
@@ -299,20 +306,25 @@ impl Fetcher {
         if !is_json(response.headers()) {
             return Err(FetchError::MediaType);
         }
-        let most = kind.most();
-        if response.content_length().is_some_and(|length| length > most as u64) {
-            return Err(FetchError::TooLarge);
-        }
         let freshness = Freshness::of(response.headers());
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| FetchError::of(&error))? {
-            if body.len() + chunk.len() > most {
-                return Err(FetchError::TooLarge);
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let body = read(&mut response, kind.most()).await?;
         Ok(Response { body, freshness })
     }
+}
+
+/// The whole of a body that is no longer than this.
+async fn read(response: &mut reqwest::Response, most: usize) -> Result<Vec<u8>, FetchError> {
+    if response.content_length().is_some_and(|length| length > most as u64) {
+        return Err(FetchError::TooLarge);
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| FetchError::of(&error))? {
+        if body.len() + chunk.len() > most {
+            return Err(FetchError::TooLarge);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
 }
 
 /// The system's certificates and ours. Without any, nobody can be asked; that is no reason not to serve.

@@ -94,6 +94,25 @@ impl Claims {
         self.date("iat")
     }
 
+    /// When the person signed in, if it says so (OpenID Connect Core §2).
+    ///
+    /// # Errors
+    /// If the claim is not a date.
+    pub fn authenticated_at(&self) -> Result<Option<Timestamp>, InvalidClaims> {
+        self.date("auth_time")
+    }
+
+    /// All of them.
+    #[must_use]
+    pub const fn all(&self) -> &Map<String, Value> {
+        &self.0
+    }
+
+    /// The same with an end, where they have none.
+    pub fn expire_by(&mut self, end: Timestamp) {
+        self.0.entry("exp").or_insert_with(|| end.as_seconds().into());
+    }
+
     /// Whether this is its time: `exp` is ahead but no further than `longest`, `nbf` and `iat` are not; a minute of
     /// difference between clocks is granted. The result is when it need not be remembered any more.
     ///

@@ -88,6 +88,7 @@ async fn view(
         connected: &connected(at, &granted).await?,
         tokens: &tokens,
         token: &browser::session_token(at, Purpose::Account, &signed_in.id),
+        has_password: super::password::account(at, subject).await?.is_some(),
         may_make: at.config.oauth.personal_access_tokens,
         done,
         made,

@@ -423,6 +423,7 @@ async fn begin(at: &Endpoints, call: &Call<'_>, accepted: Accepted<'_>) -> Resul
             ask_again: prompt.consent,
             details: RequestDetails {
                 source: Some(browser::source(at, call)),
+                max_age: accepted.max_age.map(|most| most.as_secs()),
                 ..accepted.details
             },
             created_at: now,

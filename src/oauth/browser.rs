@@ -33,8 +33,12 @@ pub(super) enum Purpose {
     Device,
     /// Change something on the page of one's account.
     Account,
+    /// Choose a password.
+    Password,
     /// Stand for a session on that page.
     SessionName,
+    /// Go to an identity provider.
+    Elsewhere,
 }
 
 /// A browser that began an authorization.
@@ -123,7 +127,7 @@ pub(super) fn source(at: &Endpoints, call: &Call<'_>) -> SecretHash {
 }
 
 /// HMAC-SHA256 over the parts; each with its length in front, so that no two lists of parts look alike.
-fn sign(at: &Endpoints, parts: &[&[u8]]) -> String {
+pub(super) fn sign(at: &Endpoints, parts: &[&[u8]]) -> String {
     // HMAC takes keys of every length. If it did not, a signature that nobody can foresee fails closed.
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&at.signing_key) else {
         return URL_SAFE_NO_PAD.encode(crate::domain::secret::random_bytes::<32>());
@@ -145,7 +149,9 @@ impl Purpose {
             Self::SignOut => b"sign out",
             Self::Device => b"device",
             Self::Account => b"account",
+            Self::Password => b"password",
             Self::SessionName => b"session name",
+            Self::Elsewhere => b"elsewhere",
         }
     }
 }

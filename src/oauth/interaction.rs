@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::browser::{self, Browser, Purpose};
 use super::consent::{self, Ends, Permission, Question};
+use super::elsewhere::CHOOSE;
 use super::login_page;
 use super::pages::{self, Problem};
 use super::session::{self, SignedIn};
@@ -19,7 +20,7 @@ use crate::config::Upstream;
 use crate::domain::client::{Client, RedirectTarget};
 use crate::domain::error::{ErrorCode, OAuthError};
 use crate::domain::grant::{AuthorizationRequest, OwnPage, RequestDetails};
-use crate::domain::person::SessionDetails;
+use crate::domain::person::{Passed, SessionDetails};
 use crate::domain::scope::Scope;
 use crate::domain::secret::{Secret, SecretKind};
 use crate::domain::user::User;
@@ -29,7 +30,7 @@ use crate::store::StoreError;
 use crate::telemetry::LoginOutcome;
 
 /// What the built-in accounts are called in metrics.
-const PROVIDER: &str = "builtin";
+pub(super) const PROVIDER: &str = "builtin";
 /// The input that holds a form's token.
 pub(super) const FORM_TOKEN: &str = "csrf";
 /// The same in forms that sign out: the consent page has one of each.
@@ -94,7 +95,8 @@ async fn show_login(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> 
         return Ok(interaction.ask_to_sign_in(at).await?);
     }
     let suggested = interaction.request.details.login_hint.as_deref();
-    Ok(pages::login(at, &interaction, suggested.unwrap_or_default(), None))
+    let choose = parameters.get(CHOOSE).map(|_| pages::LoginError::Choose);
+    Ok(pages::login(at, &interaction, suggested.unwrap_or_default(), choose))
 }
 
 async fn sign_in(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
@@ -126,6 +128,20 @@ async fn sign_in(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
             };
             identified(at, call, &interaction, user, details).await
         }
+        SignIn::MustChange(user) => {
+            let passed = Passed {
+                subject: user.subject,
+                at: at.now(),
+            };
+            at.store.note_passed(&interaction.id.hash(), &passed).await?;
+            tracing::info!(subject = %passed.subject, "a password has to be changed");
+            Ok(interaction.redirect_to(at, "/login/password"))
+        }
+        SignIn::Unavailable => Err(OAuthError::new(
+            ErrorCode::TemporarilyUnavailable,
+            "the gateway cannot reach its store; try again shortly",
+        )
+        .into()),
         SignIn::Failure => {
             at.metrics.login(PROVIDER, LoginOutcome::Failure);
             tracing::info!(provider = PROVIDER, address = %call.address, "a sign-in failed");
@@ -238,12 +254,12 @@ async fn sign_out(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
         .get("request")
         .and_then(|id| Secret::parse(SecretKind::Authorization, id));
     let Some(signed_in) = session::signed_in(at, call).await? else {
-        return Ok(unfinished.map_or_else(|| pages::signed_out(at), |id| step(at, "/login", &id)));
+        return Ok(unfinished.map_or_else(|| pages::signed_out(at), |id| choose_another(at, &id)));
     };
     check_form_token(&parameters, SIGN_OUT_TOKEN, &sign_out_token(at, &signed_in))?;
     let mut answer = unfinished
         .as_ref()
-        .map_or_else(|| pages::signed_out(at), |id| step(at, "/login", id));
+        .map_or_else(|| pages::signed_out(at), |id| choose_another(at, id));
     session::sign_out(at, &signed_in, answer.headers_mut()).await?;
     if unfinished.is_none() {
         browser::forget(at, answer.headers_mut());
@@ -338,6 +354,11 @@ fn step(at: &Endpoints, page: &str, id: &Secret) -> Answer {
     web::redirect(&format!("{}?request={}", path(at, page), id.expose()))
 }
 
+/// The sign-in page for somebody who wants to be somebody else: a provider would take the account that they have there open.
+fn choose_another(at: &Endpoints, id: &Secret) -> Answer {
+    web::redirect(&format!("{}?request={}&{CHOOSE}=1", path(at, "/login"), id.expose()))
+}
+
 /// The path of a page of ours.
 pub(super) fn path(at: &Endpoints, page: &str) -> String {
     format!("{}{page}", at.config.oauth.endpoint_prefix)
@@ -347,9 +368,14 @@ pub(super) fn path(at: &Endpoints, page: &str) -> String {
 
 impl<'a> Interaction<'a> {
     /// The unfinished authorization that a request names, if its browser began it and it still stands.
-    async fn resume(at: &'a Endpoints, call: &Call<'_>, parameters: &Parameters) -> Result<Self, Problem> {
+    pub(super) async fn resume(at: &'a Endpoints, call: &Call<'_>, parameters: &Parameters) -> Result<Self, Problem> {
         let id = parameters.get("request").ok_or_else(Problem::no_request)?;
         let id = Secret::parse(SecretKind::Authorization, id).ok_or_else(Problem::no_request)?;
+        Self::resume_id(at, call, id).await
+    }
+
+    /// The same by its id.
+    pub(super) async fn resume_id(at: &'a Endpoints, call: &Call<'_>, id: Secret) -> Result<Self, Problem> {
         let browser = Browser::of(at, call).ok_or_else(Problem::other_browser)?;
         let request = at
             .store
@@ -427,6 +453,10 @@ impl pages::LoginError {
         match self {
             Self::Incomplete | Self::Wrong => StatusCode::UNAUTHORIZED,
             Self::Throttled(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::NotAllowed(_) => StatusCode::FORBIDDEN,
+            Self::Cancelled | Self::Choose => StatusCode::OK,
+            Self::ProviderFailed => StatusCode::BAD_GATEWAY,
+            Self::ProviderSilent => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }

@@ -51,11 +51,19 @@ pub(super) fn admit(at: &Endpoints, route: Route, call: &Call<'_>) -> Result<Adm
 
 /// What an endpoint is called in the table of limits: its path, without the slash.
 fn name(route: Route) -> Option<&'static str> {
-    if route == Route::ClientConfiguration {
-        return Some("client_configuration");
+    match route {
+        Route::ClientConfiguration => return Some("client_configuration"),
+        Route::ProviderStart | Route::ProviderCallback => return Some("login"),
+        Route::BackchannelLogout => return Some("backchannel_logout"),
+        _ => {}
     }
     if matches!(route, Route::LoginAccept | Route::LoginReject) {
         return Some("login_page");
+    }
+    match route {
+        Route::LoginPassword => return Some("login"),
+        Route::AccountPassword => return Some("account"),
+        _ => {}
     }
     let (path, _) = ROUTES.iter().find(|(_, own)| *own == route)?;
     path.strip_prefix('/')

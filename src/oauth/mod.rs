@@ -5,6 +5,7 @@
 
 pub mod account;
 pub mod authorize;
+pub mod backchannel;
 mod browser;
 mod client_assertion;
 pub mod client_auth;
@@ -15,6 +16,7 @@ mod cookie;
 pub mod device;
 pub mod discovery;
 pub mod dpop;
+pub mod elsewhere;
 #[cfg(debug_assertions)]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -29,6 +31,7 @@ mod metadata;
 pub mod openid;
 pub mod pages;
 pub mod par;
+pub mod password;
 pub mod protected;
 pub mod quirks;
 pub mod register;
@@ -36,6 +39,7 @@ pub mod remote;
 mod response;
 pub mod revoke;
 pub mod session;
+mod standing;
 pub mod token;
 pub mod web;
 
@@ -113,7 +117,16 @@ pub enum Route {
     LoginReject,
     Consent,
     Account,
+    /// Where somebody chooses a password: at sign-in, and on the page of their account.
+    LoginPassword,
+    AccountPassword,
     Logout,
+    /// Below `/login/provider/`: the way to an identity provider.
+    ProviderStart,
+    /// Below `/login/callback/`: the way back.
+    ProviderCallback,
+    /// Below `/logout/backchannel/`: a provider says that somebody signed out there.
+    BackchannelLogout,
     AuthorizationServer,
     OpenIdConfiguration,
     ProtectedResource,
@@ -139,6 +152,8 @@ pub const ROUTES: &[(&str, Route)] = &[
     ("/register", Route::Register),
     ("/revoke", Route::Revoke),
     ("/login", Route::Login),
+    ("/login/password", Route::LoginPassword),
+    ("/account/password", Route::AccountPassword),
     ("/login/accept", Route::LoginAccept),
     ("/login/reject", Route::LoginReject),
     ("/consent", Route::Consent),
@@ -166,7 +181,7 @@ pub struct Call<'a> {
     /// The whole request.
     pub request: &'a Request<Bytes>,
     /// For a well-known document: the path of the resource that it is about, inserted or appended. For a client's
-    /// registration: the client's id. Else empty.
+    /// registration: the client's id. For the way to a provider and back: the provider's. Else empty.
     pub about: &'a str,
     /// The other end of the connection.
     pub address: IpAddr,
@@ -179,9 +194,16 @@ impl Route {
     #[must_use]
     pub const fn audience(self) -> Audience {
         match self {
-            Self::Authorize | Self::Login | Self::Consent | Self::Account | Self::Logout | Self::Device => {
-                Audience::People
-            }
+            Self::Authorize
+            | Self::Login
+            | Self::LoginPassword
+            | Self::Consent
+            | Self::Account
+            | Self::AccountPassword
+            | Self::Logout
+            | Self::Device
+            | Self::ProviderStart
+            | Self::ProviderCallback => Audience::People,
             Self::Token
             | Self::LoginAccept
             | Self::LoginReject
@@ -193,6 +215,7 @@ impl Route {
             | Self::DeviceAuthorization
             | Self::UserInfo
             | Self::Jwks
+            | Self::BackchannelLogout
             | Self::AuthorizationServer
             | Self::OpenIdConfiguration
             | Self::ProtectedResource
@@ -236,10 +259,13 @@ impl Route {
         match self {
             Self::Authorize
             | Self::Login
+            | Self::LoginPassword
             | Self::Consent
             | Self::Account
+            | Self::AccountPassword
             | Self::Logout
             | Self::Device
+            | Self::ProviderStart
             | Self::UserInfo => &[Method::GET, Method::POST],
             Self::Token
             | Self::LoginAccept
@@ -248,9 +274,11 @@ impl Route {
             | Self::Revoke
             | Self::Introspect
             | Self::PushedRequest
+            | Self::BackchannelLogout
             | Self::DeviceAuthorization => &[Method::POST],
             Self::ClientConfiguration => &[Method::GET, Method::PUT, Method::DELETE],
             Self::Jwks
+            | Self::ProviderCallback
             | Self::AuthorizationServer
             | Self::OpenIdConfiguration
             | Self::ProtectedResource
@@ -291,8 +319,15 @@ impl Endpoints {
         if let Some((_, route)) = ROUTES.iter().find(|(own, _)| *own == bare) {
             return Some((*route, ""));
         }
-        if let Some(client) = bare.strip_prefix(REGISTRATIONS).filter(|id| !id.is_empty()) {
-            return Some((Route::ClientConfiguration, client));
+        for (start, route) in [
+            (REGISTRATIONS, Route::ClientConfiguration),
+            (elsewhere::START, Route::ProviderStart),
+            (elsewhere::CALLBACK, Route::ProviderCallback),
+            (backchannel::BACKCHANNEL, Route::BackchannelLogout),
+        ] {
+            if let Some(about) = bare.strip_prefix(start).filter(|id| !id.is_empty()) {
+                return Some((route, about));
+            }
         }
         for (document, route) in [
             (AUTHORIZATION_SERVER, Route::AuthorizationServer),
@@ -364,7 +399,12 @@ impl Endpoints {
             Route::LoginReject => login_page::reject(self, call).await,
             Route::Consent => interaction::consent(self, call).await,
             Route::Account => account::account(self, call).await,
+            Route::LoginPassword => password::at_sign_in(self, call).await,
+            Route::AccountPassword => password::of_account(self, call).await,
             Route::Logout => interaction::logout(self, call).await,
+            Route::ProviderStart => elsewhere::start(self, call).await,
+            Route::ProviderCallback => elsewhere::callback(self, call).await,
+            Route::BackchannelLogout => backchannel::logout(self, call).await,
             Route::AuthorizationServer => discovery::authorization_server(self, call),
             Route::OpenIdConfiguration => discovery::openid_configuration(self, call),
             Route::ProtectedResource => discovery::protected_resource(self, call),

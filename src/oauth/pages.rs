@@ -5,6 +5,8 @@
 //! consent form's answer leads to the client.
 
 pub(super) mod account;
+mod elsewhere;
+pub(super) mod password;
 mod problem;
 pub(crate) mod style;
 pub(crate) mod words;
@@ -30,6 +32,7 @@ use super::web;
 use super::{Answer, Endpoints};
 use crate::domain::client::ClientOrigin;
 use crate::domain::scope::Scope;
+use crate::identity::elsewhere::NotAllowed;
 pub(super) use problem::Problem;
 use style::{ICON, STYLE};
 
@@ -42,6 +45,16 @@ pub(super) enum LoginError {
     Wrong,
     /// Too many attempts.
     Throttled(Duration),
+    /// Their provider knows them, but they may not sign in here; why, if it is said.
+    NotAllowed(Option<NotAllowed>),
+    /// Nothing is wrong: they want to use another account.
+    Choose,
+    /// They changed their mind at the provider.
+    Cancelled,
+    /// What the provider says does not hold.
+    ProviderFailed,
+    /// The provider does not answer.
+    ProviderSilent,
 }
 
 /// `default-src 'none'` and the one exception that each page needs. `img-src data:` is for the icon.
@@ -52,7 +65,7 @@ static POLICY: LazyLock<String> = LazyLock::new(|| {
 
 /// The sign-in page.
 pub(super) fn login(at: &Endpoints, about: &Interaction<'_>, username: &str, error: Option<LoginError>) -> Answer {
-    let message = error.map(LoginError::message);
+    let message = error.and_then(LoginError::message);
     let has_name = !username.is_empty();
     let body = html! {
         h1 { "Sign in" }
@@ -64,6 +77,11 @@ pub(super) fn login(at: &Endpoints, about: &Interaction<'_>, username: &str, err
         @if let Some(message) = &message {
             p #problem .alert role="alert" { (message) }
         }
+        (elsewhere::terms(at, about))
+        (elsewhere::buttons(at, about, error))
+        @if !elsewhere::passwords(at) {
+            (elsewhere_only(at))
+        } @else {
         form method="post" action=(path(at, "/login")) {
             input type="hidden" name="request" value=(about.id.expose());
             input type="hidden" name=(FORM_TOKEN) value=(about.form_token(at, Purpose::SignIn, None));
@@ -77,6 +95,7 @@ pub(super) fn login(at: &Endpoints, about: &Interaction<'_>, username: &str, err
             div .actions { button .primary type="submit" { "Sign in" } }
         }
         p .fine { "You sign in to " (at.config.public_url.authority()) ". The app does not see your password." }
+        }
     };
     let mut answer = page(at, error.map_or(StatusCode::OK, LoginError::status), "Sign in", &body);
     if let Some(LoginError::Throttled(wait)) = error {
@@ -86,6 +105,14 @@ pub(super) fn login(at: &Endpoints, about: &Interaction<'_>, username: &str, err
             .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     answer
+}
+
+/// What is said where no password is asked for.
+fn elsewhere_only(at: &Endpoints) -> Markup {
+    html! {
+        p .fine { "You sign in to " (at.config.public_url.authority()) ", and come back here. The app does not see your "
+            "password, and nothing of your account there is passed on to it." }
+    }
 }
 
 /// The consent page: who asks for what, where the answer goes, and as whom.
@@ -329,11 +356,33 @@ fn page(at: &Endpoints, status: StatusCode, title: &str, body: &Markup) -> Answe
 // === impl LoginError ===
 
 impl LoginError {
-    fn message(self) -> String {
-        match self {
+    fn message(self) -> Option<String> {
+        Some(match self {
+            Self::Choose => return None,
             Self::Incomplete => "Enter your username and your password.".to_owned(),
             Self::Wrong => "Username or password is wrong.".to_owned(),
             Self::Throttled(wait) => format!("Too many attempts. Try again in {}.", words::duration(wait)),
-        }
+            Self::NotAllowed(why) => {
+                let because = match why {
+                    Some(NotAllowed::Email) => {
+                        "Your e-mail address has to be verified there before you can sign in here."
+                    }
+                    Some(NotAllowed::Domain) => "Your e-mail address is not one of those that may sign in here.",
+                    Some(NotAllowed::Group) => "You are in none of the groups that may sign in here.",
+                    Some(NotAllowed::Organization) => "You are in none of the organisations that may sign in here.",
+                    Some(NotAllowed::Nameless) | None => "Your account may not sign in here.",
+                };
+                format!("{because} Use another account, or ask whoever runs this gateway.")
+            }
+            Self::Cancelled => "You were not signed in there. Try again, or go back to the app.".to_owned(),
+            Self::ProviderFailed => {
+                "The sign-in there did not come to a good end, and nobody was signed in. Try again; if it stays this way, \
+                 tell whoever runs this gateway."
+                    .to_owned()
+            }
+            Self::ProviderSilent => {
+                "The place where you sign in does not answer at the moment. Try again in a minute.".to_owned()
+            }
+        })
     }
 }

@@ -1,4 +1,4 @@
-//! What others publish and we read: metadata documents of clients, and key sets.
+//! What others publish and we read: metadata documents of clients, key sets, and what identity providers say.
 
 use std::sync::Arc;
 
@@ -7,6 +7,7 @@ use url::Url;
 
 use crate::domain::client::Client;
 use crate::fetch::{Cache, Failure, Fetcher, Found, Kind, Patience};
+use crate::identity::elsewhere::Providers;
 use crate::jose::KeySet;
 
 /// What was read lately.
@@ -17,6 +18,8 @@ pub struct Remote {
     keys: Cache<KeySet>,
     /// The same for addresses that the configuration names.
     configured_keys: Cache<KeySet>,
+    /// Where people sign in who have their account elsewhere.
+    pub(super) providers: Arc<Providers>,
 }
 
 /// Who wrote down where keys are.
@@ -35,7 +38,8 @@ impl Remote {
         Self {
             documents: Cache::new(Arc::clone(&public), Kind::Document),
             keys: Cache::new(public, Kind::Keys),
-            configured_keys: Cache::new(anywhere, Kind::Keys),
+            configured_keys: Cache::new(Arc::clone(&anywhere), Kind::Keys),
+            providers: Arc::new(Providers::new(anywhere)),
         }
     }
 

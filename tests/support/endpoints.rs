@@ -98,6 +98,7 @@ pub fn config() -> Config {
             loopback: false,
         },
         listen: Vec::new(),
+        identity_providers: Vec::new(),
         admin_token: None,
         admin: ([127, 0, 0, 1], 0).into(),
         store: StoreConfig::Sled { path: PathBuf::new() },

@@ -46,6 +46,7 @@ pub(in crate::oauth) enum Done {
     OthersEnded,
     Revoked,
     TokenRevoked,
+    PasswordChanged,
     TokenMade,
     NoName,
     NoUpstream,
@@ -61,6 +62,8 @@ pub(in crate::oauth) struct About<'a> {
     pub(in crate::oauth) tokens: &'a [Listed],
     /// Of every form but the one that signs out.
     pub(in crate::oauth) token: &'a str,
+    /// Whether it is an account with a password that is kept here.
+    pub(in crate::oauth) has_password: bool,
     /// Whether tokens can be made.
     pub(in crate::oauth) may_make: bool,
     pub(in crate::oauth) done: Option<Done>,
@@ -99,6 +102,7 @@ pub(in crate::oauth) fn account(at: &Endpoints, about: &About<'_>) -> Answer {
         (connected(at, about))
         (places(at, about))
         @if about.may_make || !about.tokens.is_empty() { (tokens(at, about)) }
+        @if about.has_password { p .other { a href=(path(at, "/account/password")) { "Change your password" } } }
         form .other method="post" action=(path(at, "/logout")) {
             input type="hidden" name=(SIGN_OUT_TOKEN) value=(sign_out_token(at, about.signed_in));
             button type="submit" { "Sign out" }
@@ -236,7 +240,13 @@ fn described(at: &Endpoints, scope: &Scope) -> String {
 // === impl Done ===
 
 impl Done {
-    const REDIRECTED: [Self; 4] = [Self::SessionEnded, Self::OthersEnded, Self::Revoked, Self::TokenRevoked];
+    const REDIRECTED: [Self; 5] = [
+        Self::SessionEnded,
+        Self::OthersEnded,
+        Self::Revoked,
+        Self::TokenRevoked,
+        Self::PasswordChanged,
+    ];
 
     /// What an address says.
     pub(in crate::oauth) fn parse(text: &str) -> Option<Self> {
@@ -250,6 +260,7 @@ impl Done {
             Self::OthersEnded => "others_ended",
             Self::Revoked => "revoked",
             Self::TokenRevoked => "token_revoked",
+            Self::PasswordChanged => "password_changed",
             Self::TokenMade => "token_made",
             Self::NoName => "no_name",
             Self::NoUpstream => "no_upstream",
@@ -268,6 +279,7 @@ impl Done {
             Self::OthersEnded => "All other browsers are signed out.",
             Self::Revoked => "The app has no access any more.",
             Self::TokenRevoked => "The token is worth nothing any more.",
+            Self::PasswordChanged => "Your password is changed, and you are signed out everywhere else.",
             Self::TokenMade => "The token is ready.",
             Self::NoName => "Give the token a name of at most 80 characters.",
             Self::NoUpstream => "Choose what the token is for.",

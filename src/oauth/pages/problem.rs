@@ -134,6 +134,18 @@ impl Problem {
         }
     }
 
+    /// The address of a provider that is not configured.
+    pub(in crate::oauth) fn no_such_provider() -> Self {
+        Self {
+            status: StatusCode::NOT_FOUND,
+            title: "Nobody signs in this way",
+            what: "This gateway does not know the place that the address names.".to_owned(),
+            advice: "Go back to the app and try again.",
+            code: "no_such_provider",
+            detail: None,
+        }
+    }
+
     /// Too many requests from this address.
     pub(in crate::oauth) fn too_often(wait: Duration) -> Self {
         Self {

@@ -60,6 +60,7 @@ button:hover{border-color:var(--text)}
 text-underline-offset:.2em}
 .link:hover{color:var(--over)}
 :focus-visible{outline:.2rem solid var(--accent);outline-offset:.15rem}
+a{color:var(--accent);text-underline-offset:.2em}
 .fine{margin:1.5rem 0 0;font-size:.875rem;color:var(--soft)}
 @media (max-width:30rem){body{padding:0;background:var(--card)}main{border:0;border-radius:0;box-shadow:none;
 padding:1.5rem 1.25rem}}

@@ -93,7 +93,7 @@ async fn redeem(
     code: &AuthorizationCode,
 ) -> Result<Tokens, OAuthError> {
     let client = request.client;
-    person(at, client, &code.subject, &code.resource).await?;
+    person(at, client, &code.subject, &code.resource, None).await?;
     let now = at.now();
     let config = &at.config;
     let mut grant = code.grant(now, config.oauth.refresh_token_expires_in);

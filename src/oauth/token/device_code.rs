@@ -90,7 +90,7 @@ async fn redeem(
     else {
         return Err(refused(client, "nobody allowed this"));
     };
-    person(at, client, subject, &waiting.resource).await?;
+    person(at, client, subject, &waiting.resource, None).await?;
     let now = at.now();
     let refresh = wants_refresh_token(client, scope).then(|| Secret::generate(SecretKind::RefreshToken));
     let lifetime = if refresh.is_some() {

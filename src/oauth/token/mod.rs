@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::openid::{self, Authentication};
 use super::web::{self, Parameters};
-use super::{Answer, Call, Endpoints, client_auth, dpop, unavailable};
+use super::{Answer, Call, Endpoints, client_auth, dpop, standing, unavailable};
 use crate::config::{Config, Upstream};
 use crate::domain::client::{Client, GrantType};
 use crate::domain::clock::Timestamp;
@@ -175,21 +175,21 @@ fn bound_key(request: &TokenRequest<'_>) -> Option<String> {
     request.key.clone().filter(|_| !request.client.is_confidential())
 }
 
-/// The person behind a grant, who must still be there, as must the upstream that it is for.
+/// The person behind a grant, who must still be there, as must the upstream that it is for. The grant is ended if their
+/// identity provider says that they are not.
 async fn person(
     at: &Endpoints,
     client: &Client,
     subject: &crate::domain::user::Subject,
     resource: &Resource,
+    grant: Option<&GrantId>,
 ) -> Result<User, OAuthError> {
     if at.config.upstream_for(resource).is_none() {
         return Err(refused(client, "the upstream is gone"));
     }
-    at.identity
-        .user(subject)
-        .await
-        .map_err(unavailable)?
-        .ok_or_else(|| refused(client, "the user is gone"))
+    let user = at.identity.user(subject).await.map_err(unavailable)?;
+    let user = user.ok_or_else(|| refused(client, "the user is gone"))?;
+    standing::confirm(at, client, user, grant).await
 }
 
 /// A grant that a client may use only if it is registered for it.

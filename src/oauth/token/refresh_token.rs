@@ -61,7 +61,7 @@ impl Grant for RefreshTokenGrant {
         {
             return Err(wrong_target(client, "the refresh token is for another resource"));
         }
-        let user = person(at, client, &grant.subject, &grant.resource).await?;
+        let user = person(at, client, &grant.subject, &grant.resource, Some(&record.grant)).await?;
         let scope = requested.as_ref().unwrap_or(&record.scope);
         if !at.config.covers(&record.scope, scope) {
             return Err(invalid_scope(client, "more scope was asked for than was granted"));

@@ -1,0 +1,122 @@
+//! `/logout/backchannel/<id>`: a provider says that somebody signed out there (OpenID Connect Back-Channel Logout 1.0).
+//!
+//! A token with `sid` ends the sessions that came of that session. One with `sub` alone means the person: all of their
+//! sessions and grants end.
+
+use http::StatusCode;
+use http::header;
+use serde_json::json;
+
+use super::web::{self, Parameters};
+use super::{Answer, Call, Endpoints, not_found, unavailable};
+use crate::config::IdentityProvider;
+use crate::domain::error::{ErrorCode, OAuthError};
+use crate::domain::person::Source;
+use crate::domain::secret::SecretHash;
+use crate::domain::user::Subject;
+use crate::identity::elsewhere::{Failure, Logout};
+use crate::store::{Once, StoreError};
+
+/// What the addresses begin with.
+pub const BACKCHANNEL: &str = "/logout/backchannel/";
+/// People that are looked through at a time for a session whose person is not named.
+const BATCH: usize = 256;
+
+/// Answers `/logout/backchannel/<id>`.
+pub async fn logout(at: &Endpoints, call: &Call<'_>) -> Answer {
+    let Some(provider) = at.config.identity_provider(call.about) else {
+        return not_found();
+    };
+    match sign_out(at, call, provider).await {
+        Ok(()) => {
+            let mut answer = web::empty(StatusCode::OK);
+            web::no_store(&mut answer);
+            answer
+        }
+        Err(error) => {
+            web::log_cause(&error);
+            let status = StatusCode::from_u16(error.code.status()).unwrap_or(StatusCode::BAD_REQUEST);
+            let mut answer = web::json_no_store(
+                status,
+                &json!({ "error": error.code.as_str(), "error_description": error.description }),
+            );
+            if status == StatusCode::SERVICE_UNAVAILABLE {
+                answer
+                    .headers_mut()
+                    .insert(header::RETRY_AFTER, http::HeaderValue::from_static("5"));
+            }
+            answer
+        }
+    }
+}
+
+async fn sign_out(at: &Endpoints, call: &Call<'_>, provider: &IdentityProvider) -> Result<(), OAuthError> {
+    let form = Parameters::of_form(call.request)?;
+    let token = form.require("logout_token")?;
+    let logout = at.remote.providers.logout(provider, token, at.now()).await;
+    let logout = logout.map_err(|failure| match failure {
+        Failure::Unreachable { .. } => OAuthError::new(
+            ErrorCode::TemporarilyUnavailable,
+            "the provider's keys cannot be fetched; try again shortly",
+        )
+        .because(failure),
+        other => OAuthError::invalid_request("the logout token is not good").because(other),
+    })?;
+    match at.store.use_once(&logout.once, logout.forgotten_at).await {
+        Ok(Once::First) => {}
+        Ok(Once::Again) => return Err(OAuthError::invalid_request("the logout token was used before")),
+        Ok(Once::Full) => {
+            let full = "no more logout tokens can be taken at present; try again shortly";
+            return Err(OAuthError::new(ErrorCode::TemporarilyUnavailable, full));
+        }
+        Err(error) => return Err(unavailable(error)),
+    }
+    end(at, provider, &logout).await.map_err(unavailable)
+}
+
+async fn end(at: &Endpoints, provider: &IdentityProvider, logout: &Logout) -> Result<(), StoreError> {
+    match (&logout.subject, &logout.session) {
+        (Some(subject), None) => {
+            let sessions = at.store.end_sessions_of(subject, None).await?;
+            let grants = at.store.revoke_grants_of(subject, None).await?;
+            tracing::info!(provider = provider.id, %subject, sessions, grants, "signed out by the provider");
+        }
+        (Some(subject), Some(session)) => end_session(at, provider, subject, session).await?,
+        (None, Some(session)) => {
+            let mut last: Option<Subject> = None;
+            loop {
+                let people = at.store.people(last.as_ref(), BATCH).await?;
+                let Some(end) = people.last() else { break };
+                last = Some(end.user.subject.clone());
+                for person in &people {
+                    if person.source == Source::Provider(provider.id.clone()) {
+                        end_session(at, provider, &person.user.subject, session).await?;
+                    }
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+        (None, None) => {}
+    }
+    Ok(())
+}
+
+/// Ends what came of one session at the provider.
+async fn end_session(
+    at: &Endpoints,
+    provider: &IdentityProvider,
+    subject: &Subject,
+    session: &str,
+) -> Result<(), StoreError> {
+    let ours = at.store.sessions_of(subject).await?.into_iter().filter(|(_, own)| {
+        own.details.provider == provider.id && own.details.provider_session.as_deref() == Some(session)
+    });
+    let ids: Vec<SecretHash> = ours.map(|(id, _)| id).collect();
+    for id in &ids {
+        at.store.end_session(id).await?;
+    }
+    if !ids.is_empty() {
+        tracing::info!(provider = provider.id, %subject, sessions = ids.len(), "signed out by the provider");
+    }
+    Ok(())
+}
