@@ -5,6 +5,7 @@
 
 pub mod access;
 mod budgets;
+pub mod chain;
 pub mod decisions;
 pub mod lines;
 mod tools;
