@@ -8,15 +8,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch as channel};
 use tokio::task::JoinHandle;
 
+use crate::admin::{self, Admin};
 use crate::config::{Config, StoreConfig};
 use crate::domain::clock::Clock;
 use crate::fetch::{self, Fetcher, Reach, SystemNetwork};
@@ -81,14 +77,6 @@ pub struct Running {
     stop: channel::Sender<bool>,
     proxy: JoinHandle<()>,
     background: Vec<JoinHandle<()>>,
-}
-
-/// What the admin listener shows.
-#[derive(Clone)]
-struct Admin {
-    metrics: Arc<Metrics>,
-    store: Arc<dyn Store>,
-    stopping: channel::Receiver<bool>,
 }
 
 /// Passes the store's timings on to the metrics.
@@ -158,19 +146,21 @@ pub async fn start_on(
     });
 
     let (stop, stopping) = channel::channel(false);
-    let admin_state = Admin {
-        metrics,
-        store: Arc::clone(&store),
-        stopping: stopping.clone(),
-    };
-    let background = vec![
-        tokio::spawn(serve_admin(admin_listener, admin_state)),
-        tokio::spawn(keep_tidy(Arc::clone(&store), clock)),
-    ];
     let addresses = bound.addresses();
     let gateway = Gateway::new(Arc::clone(&endpoints)).map_err(StartError::Gateway)?;
     let live = Arc::new(Live::new(gateway));
     let reloader = Arc::new(Reloader::new(Arc::clone(&live), endpoints));
+    let in_force = Arc::clone(&reloader);
+    let administration = Admin::new(
+        metrics,
+        Arc::clone(&store),
+        stopping.clone(),
+        Box::new(move || in_force.endpoints()),
+    );
+    let background = vec![
+        tokio::spawn(admin::serve(admin_listener, Arc::new(administration))),
+        tokio::spawn(keep_tidy(Arc::clone(&store), clock)),
+    ];
     let proxy = tokio::spawn(bound.serve(live, stopping, DRAIN_GRACE));
     Ok(Running {
         addresses,
@@ -305,43 +295,6 @@ async fn keep_tidy(store: Arc<dyn Store>, clock: Arc<dyn Clock>) {
                 Ok(false) => {}
                 Err(error) => tracing::error!(%error, "the store could not be rewritten"),
             },
-        }
-    }
-}
-
-/// The admin listener: never on the public one.
-async fn serve_admin(listener: TcpListener, state: Admin) {
-    let router = Router::new()
-        .route("/metrics", get(show_metrics))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(show_readiness))
-        .with_state(state);
-    if let Err(error) = axum::serve(listener, router).await {
-        tracing::error!(%error, "the admin listener stopped");
-    }
-}
-
-async fn show_metrics(State(admin): State<Admin>) -> Response {
-    match admin.metrics.render() {
-        Ok(text) => (
-            [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
-            text,
-        )
-            .into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
-    }
-}
-
-/// Ready while the store answers and nobody has asked to stop.
-async fn show_readiness(State(admin): State<Admin>) -> Response {
-    if *admin.stopping.borrow() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response();
-    }
-    match admin.store.check().await {
-        Ok(()) => "ready\n".into_response(),
-        Err(error) => {
-            tracing::error!(%error, "not ready");
-            (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n").into_response()
         }
     }
 }

@@ -6,7 +6,9 @@
 //! main → demo → app → proxy → oauth → identity → { config, store, telemetry, jose, fetch, mcp } → domain
 //! ```
 
+pub mod admin;
 pub mod app;
+pub mod commands;
 pub mod config;
 pub mod demo;
 pub mod domain;

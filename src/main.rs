@@ -1,12 +1,13 @@
 //! The program: commands, signals, exit codes. 0 fine; 1 it failed while running; 2 wrong usage or a bad configuration.
 
-use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use mcpgate::app::{self, Running};
+use mcpgate::commands::{Administration, password};
 use mcpgate::config::{self, Config};
 use mcpgate::domain::clock::{Clock as _, SystemClock};
 use mcpgate::telemetry::access::{self, Form};
@@ -14,7 +15,6 @@ use mcpgate::telemetry::lines::Lines;
 use mcpgate::{demo, identity};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
-use zeroize::Zeroizing;
 
 /// Measured against glibc's in docs/benchmarks.md.
 #[global_allocator]
@@ -22,8 +22,6 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const FAILED: u8 = 1;
 const WRONG: u8 = 2;
-/// Longest password that `hash-password` reads.
-const MAX_PASSWORD: u64 = 1024;
 /// Open files that we ask the system for: a stream takes two.
 const WANTED_FILES: u64 = 65_536;
 
@@ -56,6 +54,8 @@ enum Command {
     Check(ConfigurationFile),
     /// Read a password from the terminal or standard input and print its hash for `users`
     HashPassword,
+    #[command(flatten)]
+    Administration(Administration),
 }
 
 #[derive(clap::Args, Clone)]
@@ -87,6 +87,7 @@ fn main() -> ExitCode {
         Command::Demo => run(arguments.log_format, run_demo()),
         Command::Check(own) => check(&own.or(&arguments.configuration)),
         Command::HashPassword => hash_password(),
+        Command::Administration(command) => administer(command, arguments.configuration.config),
     }
 }
 
@@ -141,7 +142,7 @@ fn check(path: &Path) -> ExitCode {
 }
 
 fn hash_password() -> ExitCode {
-    match read_password()
+    match password::read()
         .and_then(|password| identity::local::hash_password(&password).map_err(|error| error.to_string()))
     {
         Ok(hash) => {
@@ -159,40 +160,12 @@ fn hash_password() -> ExitCode {
     }
 }
 
-/// Hidden and asked twice on a terminal; else one line of standard input.
-fn read_password() -> Result<Zeroizing<String>, String> {
-    let input = std::io::stdin();
-    let password = if input.is_terminal() {
-        let ask = |prompt: &str| {
-            rpassword::prompt_password(prompt)
-                .map(Zeroizing::new)
-                .map_err(|error| format!("cannot read the password: {error}"))
-        };
-        let password = ask("Password: ")?;
-        if *password != *ask("Once more: ")? {
-            return Err("the two passwords differ".to_owned());
-        }
-        password
-    } else {
-        let mut text = Zeroizing::new(String::new());
-        input
-            .lock()
-            .take(MAX_PASSWORD + 2)
-            .read_to_string(&mut text)
-            .map_err(|error| format!("cannot read the password: {error}"))?;
-        Zeroizing::new(
-            text.strip_suffix('\n')
-                .map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line))
-                .to_owned(),
-        )
-    };
-    if password.is_empty() {
-        return Err("the password is empty".to_owned());
+/// Asks a gateway that runs.
+fn administer(command: Administration, configuration: Option<PathBuf>) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(command.run(configuration)),
+        Err(error) => failed(&format!("cannot start: {error}")),
     }
-    if password.contains('\n') || u64::try_from(password.len()).unwrap_or(u64::MAX) > MAX_PASSWORD {
-        return Err("a password is one line of at most 1024 bytes".to_owned());
-    }
-    Ok(password)
 }
 
 /// Runs a command that serves until it is told to stop.

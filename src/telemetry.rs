@@ -5,6 +5,7 @@
 
 pub mod access;
 mod budgets;
+pub mod decisions;
 pub mod lines;
 mod tools;
 
@@ -121,6 +122,7 @@ pub enum IssuedBy {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    refusals: decisions::Decisions,
     requests: IntCounterVec,
     tools: tools::Tools,
     request_duration: HistogramVec,
@@ -317,6 +319,7 @@ impl Metrics {
         registry.register(Box::new(build_info.clone()))?;
         build_info.with_label_values(&[version]).set(1);
         Ok(Self {
+            refusals: decisions::Decisions::default(),
             requests: counter(
                 "requests_total",
                 "Requests to upstreams by JSON-RPC method (a closed set, else other) and how they ended.",
@@ -470,6 +473,12 @@ impl Metrics {
                 .with_label_values(&[name, AuthDecision::Allowed.as_str()]),
             streams: self.open_streams.with_label_values(&[name]),
         }
+    }
+
+    /// The requests that were refused last.
+    #[must_use]
+    pub const fn refusals(&self) -> &decisions::Decisions {
+        &self.refusals
     }
 
     /// Everything in Prometheus' text format.

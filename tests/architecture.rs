@@ -12,9 +12,9 @@ const FLOORS: &[&[&str]] = &[
     &["config", "store", "telemetry", "jose", "fetch", "mcp"],
     &["identity"],
     &["oauth"],
-    &["proxy"],
+    &["proxy", "admin"],
     &["app"],
-    &["demo"],
+    &["demo", "commands"],
     &["main", "lib"],
 ];
 
@@ -24,12 +24,12 @@ const CRATES: &[(&str, &[&str])] = &[
     ("sled::", &["store"]),
     ("prometheus", &["telemetry"]),
     ("rmcp", &["demo"]),
-    ("axum", &["app", "demo"]),
+    ("axum", &["admin", "demo"]),
     ("jsonwebtoken", &["jose"]),
     ("aws_lc_rs", &["jose"]),
     ("reqwest", &["fetch"]),
     ("argon2", &["identity", "config"]),
-    ("maud", &["oauth"]),
+    ("maud", &["oauth", "admin"]),
     ("serde_yaml", &["config"]),
 ];
 

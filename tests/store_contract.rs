@@ -16,7 +16,8 @@ use mcpgate::domain::secret::{Nonce, SecretHash};
 use mcpgate::domain::user::Subject;
 use mcpgate::store::sled::{Limits, Options, SledStore};
 use mcpgate::store::{
-    Addition, Approval, Decided, Issued, MAX_CODE_ATTEMPTS, Once, Poll, Redemption, Registration, Room, Rotation, Store,
+    Addition, Approval, Chosen, Decided, Issued, MAX_CODE_ATTEMPTS, Once, Poll, Redemption, Registration, Room,
+    Rotation, Store,
 };
 use store_support::*;
 use tokio::task::JoinSet;
@@ -677,14 +678,17 @@ mod suite {
         }
         assert!(
             store
-                .set_password(&own.user.subject, "$new", Some(&kept))
+                .set_password(&own.user.subject, "$new", Chosen::ByThem(Some(&kept)))
                 .await
                 .unwrap()
         );
         assert!(store.session(&kept).await.unwrap().is_some());
         assert!(store.session(&ended).await.unwrap().is_none());
         assert!(
-            !store.set_password(&elsewhere.user.subject, "$new", None).await.unwrap(),
+            !store
+                .set_password(&elsewhere.user.subject, "$new", Chosen::ForThem)
+                .await
+                .unwrap(),
             "who signs in elsewhere has no password here"
         );
         let known = store.person(&own.user.subject).await.unwrap().unwrap();

@@ -1,8 +1,10 @@
 //! From text to [`Config`]: all sections, and what they have to agree on.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use rustls::pki_types::CertificateDer;
+use zeroize::Zeroizing;
 
 use super::files::ReadFile;
 use super::problems::Problems;
@@ -45,6 +47,44 @@ pub fn load(path: &Path) -> Result<Config, Problems> {
             let files = with_itself(problems.files());
             Err(problems.in_file(&file).among(files))
         }
+    }
+}
+
+/// Where a gateway is administered, and with what.
+#[derive(Debug)]
+pub struct Administration {
+    /// `admin.listen`.
+    pub listen: SocketAddr,
+    /// `admin.token`, if there is one.
+    pub token: Option<Zeroizing<String>>,
+}
+
+/// Reads only what whoever administers a running gateway needs of its configuration: neither its certificates nor its
+/// secrets have to be there.
+///
+/// # Errors
+/// What is wrong with that part.
+pub fn administration(path: &Path) -> Result<Administration, Problems> {
+    let file = path.display().to_string();
+    let most = u64::try_from(MAX_FILE).unwrap_or(u64::MAX);
+    let unreadable = |error| Problems::whole(format!("cannot be read: {error}")).in_file(&file);
+    let text = read_bounded(path, most).map_err(unreadable)?;
+    let (node, remarks) = yaml::read(&text).map_err(|problem| Problems::new(vec![problem]).in_file(&file))?;
+    #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
+    let environment = |name: &str| std::env::var(name).ok();
+    let reader = Reader::new(Path::new(""), &environment, remarks);
+    let read = reader.root(&node).document(keys::TOP).map(|top| {
+        let section = top.section("admin", keys::ADMIN);
+        Administration {
+            listen: section.or("listen", listen::DEFAULT_ADMIN, At::address),
+            token: section.optional("token", At::secret),
+        }
+    });
+    let (problems, _) = reader.into_parts();
+    match read {
+        Some(read) if problems.is_empty() => Ok(read),
+        _ if problems.is_empty() => Err(Problems::whole("is incomplete").in_file(&file)),
+        _ => Err(Problems::new(problems).in_file(&file)),
     }
 }
 

@@ -28,7 +28,7 @@ pub struct EndpointLimit {
 }
 
 /// Every endpoint that anybody can call without having shown who they are.
-pub const LIMITS: [EndpointLimit; 13] = [
+pub const LIMITS: [EndpointLimit; 14] = [
     requests("register", 300),
     failures("client_configuration", 60),
     requests("authorize", 600),
@@ -42,6 +42,7 @@ pub const LIMITS: [EndpointLimit; 13] = [
     requests("device_authorization", 120),
     failures("device", 10),
     failures("backchannel_logout", 60),
+    requests("account", 600),
 ];
 
 /// `oauth.limits` as it was read: in the order of [`LIMITS`], `None` for no limit.

@@ -34,6 +34,7 @@ pub(super) const OAUTH: &[&str] = &[
     "clients",
     "grants",
     "pushed_authorization_requests",
+    "personal_access_tokens",
     "dpop",
     "trusted_issuers",
     "limits",
@@ -52,6 +53,7 @@ pub(super) const ENDPOINT_LIMITS: &[&str] = &[
     "device_authorization",
     "device",
     "backchannel_logout",
+    "account",
 ];
 pub(super) const LOGIN_PAGE: &[&str] = &["url", "secret"];
 pub(super) const REGISTRATION: &[&str] = &[

@@ -16,7 +16,7 @@ const MAX_NETWORKS: usize = 256;
 const MAX_LISTENERS: usize = 64;
 /// Where it listens if nothing is said.
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
-const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
+pub(super) const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
 
 /// `trusted_proxies`: networks whose word on where a request comes from counts.
 pub(super) fn trusted_proxies(top: &Object<'_>) -> Networks {
@@ -94,7 +94,7 @@ fn clash(one: SocketAddr, other: SocketAddr) -> bool {
 
 impl At<'_> {
     /// An address and a port.
-    fn address(&self) -> Option<SocketAddr> {
+    pub(super) fn address(&self) -> Option<SocketAddr> {
         let text = self.text()?;
         text.parse().ok().or_else(|| {
             let port = text.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());

@@ -41,7 +41,7 @@ use crate::domain::secret::SecretHash;
 use crate::domain::uri::{HostPattern, Resource};
 use crate::domain::user::User;
 
-pub use check::{load, parse};
+pub use check::{Administration, administration, load, parse};
 pub use endpoint_limits::{Counted, EndpointLimit, EndpointLimits, LIMITS};
 pub use files::ReadFile;
 pub use keys::known_keys;
@@ -159,6 +159,8 @@ pub struct OAuthConfig {
     pub grants: Grants,
     /// Whether clients may push authorization requests (RFC 9126).
     pub pushed_authorization_requests: bool,
+    /// Whether people may make access tokens for programs of theirs.
+    pub personal_access_tokens: bool,
     /// Whether tokens may be bound to keys (RFC 9449).
     pub dpop: bool,
     /// Whose identity assertions are taken (ID-JAG); without any, that grant is off.

@@ -54,6 +54,7 @@ impl Default for OAuthConfig {
                 token_exchange: false,
             },
             pushed_authorization_requests: true,
+            personal_access_tokens: false,
             dpop: true,
             trusted_issuers: Vec::new(),
             limits: EndpointLimits::default(),
@@ -105,6 +106,7 @@ pub(super) fn read<'a>(object: &Object<'a>) -> (OAuthConfig, Vec<Mention<'a>>) {
             default.pushed_authorization_requests,
             At::boolean,
         ),
+        personal_access_tokens: object.or("personal_access_tokens", default.personal_access_tokens, At::boolean),
         dpop: object.or("dpop", default.dpop, At::boolean),
         trusted_issuers: grants::trusted_issuers(object),
         limits: endpoint_limits::read(object),
@@ -290,7 +292,17 @@ fn client<'a>(object: &Object<'a>, id: Option<ClientId>, mentions: &mut Vec<Ment
 impl<'a> At<'a> {
     fn client_id(&self) -> Option<ClientId> {
         let text = self.text()?;
-        ClientId::parse(text).or_else(|| {
+        let parsed = ClientId::parse(text);
+        if parsed
+            .as_ref()
+            .is_some_and(|id| *id == Client::own_page().id || id.is_personal_token())
+        {
+            return self.refuse(format!(
+                "{} is what the gateway calls itself; write another id",
+                shown(text)
+            ));
+        }
+        parsed.or_else(|| {
             self.refuse(format!(
                 "{} is not a client id; write up to 512 visible ASCII characters without spaces",
                 shown(text)

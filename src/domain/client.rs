@@ -11,6 +11,8 @@ use super::scope::Scope;
 use super::secret::{SecretHash, random_bytes};
 use super::uri::{RedirectUri, is_loopback};
 
+/// Stands for whatever a personal access token is used by.
+const PERSONAL_TOKEN: &str = "personal-access-token";
 /// Longest client id that we look up.
 const MAX_ID_LENGTH: usize = 512;
 
@@ -170,6 +172,19 @@ pub struct ClientDisplay {
 // === impl ClientId ===
 
 impl ClientId {
+    /// Whose id personal access tokens have. It is nobody's: ids of registered clients are made here, those of documents
+    /// are addresses, and the configuration may not use it.
+    #[must_use]
+    pub fn personal_token() -> Self {
+        Self(PERSONAL_TOKEN.to_owned())
+    }
+
+    /// Whether it is that.
+    #[must_use]
+    pub fn is_personal_token(&self) -> bool {
+        self.0 == PERSONAL_TOKEN
+    }
+
     /// An identifier for a client that registers itself; never begins with `https://`, which would make it a metadata
     /// document's address.
     #[must_use]

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::client::{Client, ClientId, GrantType, RedirectTarget};
 use super::clock::Timestamp;
-use super::person::SessionDetails;
+use super::person::{Passed, SessionDetails};
 use super::pkce::CodeChallenge;
 use super::scope::{OFFLINE_ACCESS, Scope};
 use super::secret::{Nonce, SecretHash, random_bytes};
@@ -83,6 +83,9 @@ pub struct RequestDetails {
     /// How far it is with the operator's own sign-in page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub login: Option<LoginStep>,
+    /// Who has shown a password, where that is not enough.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub passed: Option<Passed>,
 }
 
 /// An authorization that waits for the operator's own sign-in page, or has come back from it.
@@ -125,6 +128,8 @@ pub enum LoginVerdict {
 pub enum OwnPage {
     /// What they allowed, and where they are signed in.
     Account,
+    /// Where they choose another password.
+    Password,
 }
 
 /// An authorization request that its client pushed beforehand (RFC 9126), and that waits for its browser.
@@ -188,6 +193,9 @@ pub struct Grant {
     /// one (RFC 9449 §5).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// What its person calls it, if they made it themselves: a personal access token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When the last token of it can have expired.
@@ -366,6 +374,7 @@ impl OwnPage {
     pub const fn path(self) -> &'static str {
         match self {
             Self::Account => "/account",
+            Self::Password => "/account/password",
         }
     }
 }
@@ -413,6 +422,7 @@ impl AuthorizationCode {
             scope: self.scope.clone(),
             authenticated_at: self.authenticated_at,
             key: None,
+            name: None,
             created_at: now,
             expires_at: now.plus(refresh_lifetime.saturating_mul(FAMILY_LIFETIMES)),
         }

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::clock::Timestamp;
-use super::user::User;
+use super::user::{Subject, User};
 
 /// Where somebody's account is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -35,6 +35,9 @@ pub struct Person {
     /// An argon2 PHC string, of an account in the store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_hash: Option<String>,
+    /// Whether that password is one that somebody else chose, and good for nothing but to choose another.
+    #[serde(default)]
+    pub must_change: bool,
     /// What is known of them at their provider.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<ProviderLink>,
@@ -53,6 +56,15 @@ pub struct ProviderLink {
     /// The provider's token with which it can be asked again, sealed; none if it gave none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealed: Option<String>,
+}
+
+/// Somebody who has shown their password in the course of an authorization, and is not signed in yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passed {
+    /// Who.
+    pub subject: Subject,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// How a browser came to be signed in, for its person to recognize it.
@@ -90,6 +102,7 @@ impl Person {
             source,
             disabled: false,
             password_hash: None,
+            must_change: false,
             link: None,
             created_at: now,
             signed_in_at: None,

@@ -20,6 +20,8 @@ use zeroize::Zeroizing;
 pub enum SecretKind {
     /// RFC 6749 §1.4.
     AccessToken,
+    /// An access token that a person made for a program of theirs.
+    PersonalToken,
     /// RFC 6749 §1.5.
     RefreshToken,
     /// RFC 6749 §1.3.1.
@@ -82,6 +84,7 @@ impl SecretKind {
     pub const fn prefix(self) -> &'static str {
         match self {
             Self::AccessToken => "mgat_",
+            Self::PersonalToken => "mgpt_",
             Self::RefreshToken => "mgrt_",
             Self::AuthorizationCode => "mgac_",
             Self::ClientSecret => "mgcs_",

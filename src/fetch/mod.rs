@@ -14,6 +14,7 @@ mod cache;
 mod call;
 mod freshness;
 mod limits;
+pub mod operator;
 
 use std::error::Error;
 use std::io;

@@ -3,12 +3,14 @@
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
 use argon2::{Algorithm, Argon2, Params, Version};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use zeroize::Zeroizing;
 
@@ -16,6 +18,7 @@ use super::SignIn;
 use super::throttle::{Target, Throttle};
 use crate::config::Config;
 use crate::domain::clock::Timestamp;
+use crate::domain::person::Person;
 use crate::domain::secret::random_bytes;
 
 /// Longest password that is looked at.
@@ -28,6 +31,12 @@ const AT_ONCE: usize = 2;
 const WAITING: usize = 128;
 /// What somebody who found the queue full is told to wait.
 const QUEUE_FULL: Duration = Duration::from_secs(2);
+
+/// The hash of a password that nobody has, made as those in the store are.
+static STAND_IN: LazyLock<Zeroizing<String>> = LazyLock::new(|| {
+    let nobodys = URL_SAFE_NO_PAD.encode(random_bytes::<32>());
+    Zeroizing::new(hash_password(&nobodys).unwrap_or_default())
+});
 
 /// Why a password could not be hashed.
 #[derive(Debug, thiserror::Error)]
@@ -108,18 +117,25 @@ impl Accounts {
     pub(super) async fn sign_in(
         &self,
         username: &str,
+        stored: Option<Person>,
         password: Zeroizing<String>,
         from: IpAddr,
         now: Timestamp,
     ) -> SignIn {
-        let own = self
+        let written = self
             .config
             .users
             .iter()
-            .position(|account| account.user.username == username);
-        let target = match own {
-            Some(_) => Target::Account(username.to_owned()),
-            None => Target::Nobody(self.memory.stand_in.hash_one(username)),
+            .find(|account| account.user.username == username);
+        let own = match (written, stored) {
+            (Some(account), _) => Some((account.user.clone(), account.password_hash.clone())),
+            (None, Some(person)) => person.password_hash.map(|hash| (person.user, Zeroizing::new(hash))),
+            (None, None) => None,
+        };
+        let target = match (written, &own) {
+            (Some(_), _) => Target::Account(username.to_owned()),
+            (None, Some(_)) => Target::Stored(username.to_owned()),
+            (None, None) => Target::Nobody(self.memory.stand_in.hash_one(username)),
         };
         if let Err(retry_after) = self.memory.throttle.check(&target, from, now) {
             return SignIn::Throttled { retry_after };
@@ -143,32 +159,49 @@ impl Accounts {
             return SignIn::Throttled { retry_after };
         }
         // The turn is kept until the failure is noted: whoever comes next must see it.
-        let (fits, _turn) = self.verify(username, own, password, turn).await;
-        if let Some(account) = own.and_then(|place| self.config.users.get(place)).filter(|_| fits) {
+        let (user, hash) = own.unzip();
+        let hash = hash.unwrap_or_else(|| self.stand_in(username));
+        let (fits, _turn) = self.verify(hash, password, turn).await;
+        if let Some(user) = user.filter(|_| fits) {
             self.memory.throttle.succeeded(&target);
-            SignIn::Success(account.user.clone())
+            SignIn::Success(user)
         } else {
             self.memory.throttle.failed(&target, from, now);
             SignIn::Failure
         }
     }
 
-    /// Whether the password is this account's. For an account that is not there the same work is done on one that is, always
-    /// the same one for the same name, and its result thrown away by the caller.
+    /// The hash that a password for an account which is not there is held against, so that it costs the same work: always the
+    /// same one for the same name. The caller throws the result away.
+    fn stand_in(&self, username: &str) -> Zeroizing<String> {
+        let count = u64::try_from(self.config.users.len())
+            .unwrap_or(u64::MAX)
+            .saturating_add(1);
+        let place = self.memory.stand_in.hash_one(username).checked_rem(count);
+        let account = place
+            .and_then(|place| usize::try_from(place).ok())
+            .and_then(|place| self.config.users.get(place));
+        account.map_or_else(|| STAND_IN.clone(), |account| account.password_hash.clone())
+    }
+
+    /// Whether a password is the one of this account in the store.
+    pub(super) async fn fits(&self, person: &Person, password: Zeroizing<String>) -> bool {
+        let Some(hash) = person.password_hash.clone() else {
+            return false;
+        };
+        match Arc::clone(&self.memory.turns).acquire_owned().await {
+            Ok(turn) => self.verify(Zeroizing::new(hash), password, turn).await.0,
+            Err(_) => false,
+        }
+    }
+
+    /// Whether a password is the one of this hash.
     async fn verify(
         &self,
-        username: &str,
-        own: Option<usize>,
+        hash: Zeroizing<String>,
         password: Zeroizing<String>,
         turn: OwnedSemaphorePermit,
     ) -> (bool, Option<OwnedSemaphorePermit>) {
-        let count = u64::try_from(self.config.users.len()).unwrap_or(u64::MAX);
-        let stand_in = self.memory.stand_in.hash_one(username).checked_rem(count);
-        let place = own.or_else(|| stand_in.and_then(|place| usize::try_from(place).ok()));
-        let Some(account) = place.and_then(|place| self.config.users.get(place)) else {
-            return (false, Some(turn));
-        };
-        let hash = account.password_hash.clone();
         #[cfg(test)]
         self.memory.verifications.fetch_add(1, Ordering::Relaxed);
         let work = move || {
@@ -249,7 +282,7 @@ mod tests {
     async fn attempt(accounts: &Accounts, username: &str, password: &str) -> SignIn {
         let from = IpAddr::from([10, 0, 0, 1]);
         accounts
-            .sign_in(username, Zeroizing::new(password.to_owned()), from, NOW)
+            .sign_in(username, None, Zeroizing::new(password.to_owned()), from, NOW)
             .await
     }
 

@@ -2,6 +2,7 @@
 
 pub mod elsewhere;
 pub mod local;
+pub mod password;
 mod throttle;
 
 use std::fmt;
@@ -23,6 +24,10 @@ use local::Accounts;
 pub enum SignIn {
     /// It is this person.
     Success(User),
+    /// It is this person, with a password that somebody else chose: it lets them choose another, and nothing else.
+    MustChange(User),
+    /// The store failed.
+    Unavailable,
     /// Wrong username or password; which of the two is nobody's business.
     Failure,
     /// Not tried: too many attempts on this account or from this address, or too many sign-ins at once.
@@ -60,9 +65,41 @@ impl Identity {
         }
     }
 
-    /// Tries a username and password.
+    /// Tries a username and password: of an account that is written down, or of one in the store.
     pub async fn sign_in(&self, username: &str, password: Zeroizing<String>, from: IpAddr, now: Timestamp) -> SignIn {
-        self.accounts.sign_in(username, password, from, now).await
+        // Looked up for every name, or the time would tell whose account is where.
+        let known = match Subject::of_username(username) {
+            Some(subject) => self.store.person(&subject).await,
+            None => Ok(None),
+        };
+        let known = match known {
+            Ok(known) => known,
+            Err(error) => {
+                tracing::error!(%error, "an account could not be looked up");
+                return SignIn::Unavailable;
+            }
+        };
+        let disabled = known.as_ref().is_some_and(|person| person.disabled);
+        let stored = known.filter(|person| self.counts(person) && person.source == Source::Store);
+        let must_change = stored.as_ref().is_some_and(|person| person.must_change);
+        let outcome = self.accounts.sign_in(username, stored, password, from, now).await;
+        match outcome {
+            // Whoever is disabled hears what everybody hears.
+            SignIn::Success(_) if disabled => SignIn::Failure,
+            SignIn::Success(user) if must_change => SignIn::MustChange(user),
+            outcome => outcome,
+        }
+    }
+
+    /// Whether a password is the one that an account of the store has. Not for guesses: nothing is counted.
+    pub async fn fits(&self, person: &Person, password: Zeroizing<String>) -> bool {
+        self.accounts.fits(person, password).await
+    }
+
+    /// Whether somebody is written down in the configuration.
+    #[must_use]
+    pub fn is_configured(&self, subject: &Subject) -> bool {
+        self.configured(subject).is_some()
     }
 
     /// The person behind a subject; `None` if the account is gone or disabled, and then its tokens count no longer.

@@ -32,6 +32,8 @@ const MOST: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9_999);
 pub(super) enum Target {
     /// A configured account, by its username. Strangers' names cannot push it out of memory.
     Account(String),
+    /// An account in the store.
+    Stored(String),
     /// The hash of a username that nobody has: treated the same, or the difference would tell who has an account.
     Nobody(u64),
 }
@@ -57,6 +59,7 @@ pub(super) struct Throttle(Mutex<Memory>);
 #[derive(Debug)]
 struct Memory {
     accounts: LruCache<Target, Failures>,
+    stored: LruCache<Target, Failures>,
     strangers: LruCache<Target, Failures>,
     addresses: LruCache<IpAddr, Window>,
 }
@@ -68,6 +71,7 @@ impl Throttle {
     pub(super) fn new(accounts: usize) -> Self {
         Self(Mutex::new(Memory {
             accounts: LruCache::new(NonZeroUsize::new(accounts).unwrap_or(NonZeroUsize::MIN)),
+            stored: LruCache::new(MOST),
             strangers: LruCache::new(MOST),
             addresses: LruCache::new(MOST),
         }))
@@ -146,6 +150,7 @@ impl Memory {
     fn failures(&mut self, target: &Target) -> &mut LruCache<Target, Failures> {
         match target {
             Target::Account(_) => &mut self.accounts,
+            Target::Stored(_) => &mut self.stored,
             Target::Nobody(_) => &mut self.strangers,
         }
     }

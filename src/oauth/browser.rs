@@ -33,6 +33,12 @@ pub(super) enum Purpose {
     Device,
     /// Go to an identity provider.
     Elsewhere,
+    /// Change something on the page of one's account.
+    Account,
+    /// Choose a password.
+    Password,
+    /// Stand for a session on that page.
+    SessionName,
 }
 
 /// A browser that began an authorization.
@@ -143,6 +149,9 @@ impl Purpose {
             Self::SignOut => b"sign out",
             Self::Device => b"device",
             Self::Elsewhere => b"elsewhere",
+            Self::Account => b"account",
+            Self::Password => b"password",
+            Self::SessionName => b"session name",
         }
     }
 }

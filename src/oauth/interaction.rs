@@ -20,7 +20,7 @@ use crate::config::Upstream;
 use crate::domain::client::{Client, RedirectTarget};
 use crate::domain::error::{ErrorCode, OAuthError};
 use crate::domain::grant::{AuthorizationRequest, OwnPage, RequestDetails};
-use crate::domain::person::SessionDetails;
+use crate::domain::person::{Passed, SessionDetails};
 use crate::domain::scope::Scope;
 use crate::domain::secret::{Secret, SecretKind};
 use crate::domain::user::User;
@@ -30,7 +30,7 @@ use crate::store::StoreError;
 use crate::telemetry::LoginOutcome;
 
 /// What the built-in accounts are called in metrics.
-const PROVIDER: &str = "builtin";
+pub(super) const PROVIDER: &str = "builtin";
 /// The input that holds a form's token.
 pub(super) const FORM_TOKEN: &str = "csrf";
 /// The same in forms that sign out: the consent page has one of each.
@@ -128,6 +128,20 @@ async fn sign_in(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
             };
             identified(at, call, &interaction, user, details).await
         }
+        SignIn::MustChange(user) => {
+            let passed = Passed {
+                subject: user.subject,
+                at: at.now(),
+            };
+            at.store.note_passed(&interaction.id.hash(), &passed).await?;
+            tracing::info!(subject = %passed.subject, "a password has to be changed");
+            Ok(interaction.redirect_to(at, "/login/password"))
+        }
+        SignIn::Unavailable => Err(OAuthError::new(
+            ErrorCode::TemporarilyUnavailable,
+            "the gateway cannot reach its store; try again shortly",
+        )
+        .into()),
         SignIn::Failure => {
             at.metrics.login(PROVIDER, LoginOutcome::Failure);
             tracing::info!(provider = PROVIDER, address = %call.address, "a sign-in failed");
@@ -256,6 +270,15 @@ async fn sign_out(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
 
 /// Has somebody sign in for a page of ours: an authorization like any other, but that no client hears of it.
 pub(super) async fn sign_in_for(at: &Endpoints, call: &Call<'_>, page: OwnPage) -> Result<Answer, Problem> {
+    begin_for(at, call, page, false).await
+}
+
+/// The same for somebody who is signed in, but not recently enough for what they want to do.
+pub(super) async fn sign_in_again_for(at: &Endpoints, call: &Call<'_>, page: OwnPage) -> Result<Answer, Problem> {
+    begin_for(at, call, page, true).await
+}
+
+async fn begin_for(at: &Endpoints, call: &Call<'_>, page: OwnPage, again: bool) -> Result<Answer, Problem> {
     let upstream = at.config.upstreams.first().ok_or_else(Problem::lapsed)?;
     let browser = Browser::of_or_new(at, call);
     let client = Client::own_page();
@@ -270,7 +293,7 @@ pub(super) async fn sign_in_for(at: &Endpoints, call: &Call<'_>, page: OwnPage) 
             scope: Scope::empty(),
             resource: upstream.resource.clone(),
             browser: browser.hash(),
-            sign_in_again: false,
+            sign_in_again: again,
             ask_again: false,
             details: RequestDetails {
                 page: Some(page),

@@ -99,7 +99,8 @@ async fn handle(at: &Endpoints, call: &Call<'_>) -> Result<Answer, OAuthError> {
 /// A token that is alive, of a client, a person and an upstream that there still are. Its own prefix says what it is.
 async fn find(at: &Endpoints, presented: &str) -> Result<Option<Found>, OAuthError> {
     let now = at.now();
-    let found = if let Some(token) = Secret::parse(SecretKind::AccessToken, presented) {
+    let access = Secret::parse(SecretKind::AccessToken, presented);
+    let found = if let Some(token) = access.or_else(|| Secret::parse(SecretKind::PersonalToken, presented)) {
         let live = at.store.access_token(&token.hash()).await.map_err(unavailable)?;
         live.filter(|live| live.is_alive(now)).map(|live| Found {
             token_type: if live.token.key.is_some() { "DPoP" } else { "Bearer" },

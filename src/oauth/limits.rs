@@ -60,6 +60,11 @@ fn name(route: Route) -> Option<&'static str> {
     if matches!(route, Route::LoginAccept | Route::LoginReject) {
         return Some("login_page");
     }
+    match route {
+        Route::LoginPassword => return Some("login"),
+        Route::AccountPassword => return Some("account"),
+        _ => {}
+    }
     let (path, _) = ROUTES.iter().find(|(_, own)| *own == route)?;
     path.strip_prefix('/')
 }

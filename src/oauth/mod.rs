@@ -3,6 +3,7 @@
 //! [`ROUTES`] is the whole of it on one screen. Every body is small and read in full beforehand; every answer is small.
 //! A new endpoint is a file, a [`Route`], a row in [`ROUTES`] and an arm in [`Endpoints::answer`].
 
+pub mod account;
 pub mod authorize;
 pub mod backchannel;
 mod browser;
@@ -30,6 +31,7 @@ mod metadata;
 pub mod openid;
 pub mod pages;
 pub mod par;
+pub mod password;
 pub mod protected;
 pub mod quirks;
 pub mod register;
@@ -114,6 +116,10 @@ pub enum Route {
     LoginAccept,
     LoginReject,
     Consent,
+    Account,
+    /// Where somebody chooses a password: at sign-in, and on the page of their account.
+    LoginPassword,
+    AccountPassword,
     Logout,
     /// Below `/login/provider/`: the way to an identity provider.
     ProviderStart,
@@ -146,6 +152,8 @@ pub const ROUTES: &[(&str, Route)] = &[
     ("/register", Route::Register),
     ("/revoke", Route::Revoke),
     ("/login", Route::Login),
+    ("/login/password", Route::LoginPassword),
+    ("/account/password", Route::AccountPassword),
     ("/login/accept", Route::LoginAccept),
     ("/login/reject", Route::LoginReject),
     ("/consent", Route::Consent),
@@ -156,7 +164,7 @@ pub const ROUTES: &[(&str, Route)] = &[
     ("/device", Route::Device),
     ("/userinfo", Route::UserInfo),
     ("/jwks.json", Route::Jwks),
-    ("/account", Route::Reserved),
+    ("/account", Route::Account),
 ];
 
 /// What the address of a client's registration begins with (RFC 7592 §1.1).
@@ -188,7 +196,10 @@ impl Route {
         match self {
             Self::Authorize
             | Self::Login
+            | Self::LoginPassword
             | Self::Consent
+            | Self::Account
+            | Self::AccountPassword
             | Self::Logout
             | Self::Device
             | Self::ProviderStart
@@ -248,7 +259,10 @@ impl Route {
         match self {
             Self::Authorize
             | Self::Login
+            | Self::LoginPassword
             | Self::Consent
+            | Self::Account
+            | Self::AccountPassword
             | Self::Logout
             | Self::Device
             | Self::ProviderStart
@@ -384,6 +398,9 @@ impl Endpoints {
             Route::LoginAccept => login_page::accept(self, call).await,
             Route::LoginReject => login_page::reject(self, call).await,
             Route::Consent => interaction::consent(self, call).await,
+            Route::Account => account::account(self, call).await,
+            Route::LoginPassword => password::at_sign_in(self, call).await,
+            Route::AccountPassword => password::of_account(self, call).await,
             Route::Logout => interaction::logout(self, call).await,
             Route::ProviderStart => elsewhere::start(self, call).await,
             Route::ProviderCallback => elsewhere::callback(self, call).await,
@@ -433,7 +450,7 @@ impl Endpoints {
     /// # Errors
     /// If the store fails.
     pub async fn knows_client(&self, id: &ClientId) -> Result<bool, StoreError> {
-        if self.configured(id).is_some() {
+        if self.configured(id).is_some() || id.is_personal_token() {
             return Ok(true);
         }
         if client_document::is_document(&self.config, id) {

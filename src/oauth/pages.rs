@@ -4,10 +4,12 @@
 //! There is no `form-action` in the policy, on purpose: Chromium applies it to every redirect that follows a form, and the
 //! consent form's answer leads to the client.
 
+pub(super) mod account;
 mod elsewhere;
+pub(super) mod password;
 mod problem;
-mod style;
-mod words;
+pub(crate) mod style;
+pub(crate) mod words;
 
 use std::sync::LazyLock;
 use std::time::Duration;

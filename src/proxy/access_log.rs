@@ -1,5 +1,7 @@
 //! The end of a request: one metric, one line. Never a query, a body, a token or an e-mail address.
 
+use std::net::IpAddr;
+
 use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession as Session;
 use pingora::{Error, ErrorSource};
@@ -31,9 +33,11 @@ impl Gateway {
             metrics.request(&upstream.name, method, outcome);
             policy::count_calls(metrics, &upstream.name, exchange, method, outcome);
             mount.metrics.duration(took);
+            if matches!(outcome, Outcome::Denied | Outcome::Rejected | Outcome::Unavailable) {
+                self.note_refusal(session, exchange, upstream, method, outcome, status);
+            }
         }
-        let address = exchange.source.as_ref().map(|source| source.client);
-        let address = address.or_else(|| bridge::peer_address(session));
+        let address = client_address(session, exchange);
         Access {
             request_id: exchange.request_id.to_str().unwrap_or_default(),
             client_address: address,
@@ -48,6 +52,12 @@ impl Gateway {
         }
         .log();
     }
+}
+
+/// Where a request comes from: as far as the proxies in front may say it, else the other end of the connection.
+pub(super) fn client_address(session: &Session, exchange: &Exchange) -> Option<IpAddr> {
+    let address = exchange.source.as_ref().map(|source| source.client);
+    address.or_else(|| bridge::peer_address(session))
 }
 
 /// The JSON-RPC method for metrics: from its header, else from the body if all of it was kept.

@@ -126,6 +126,7 @@ impl Gateway {
         };
         let origin = mount.origins.judge(&head.headers);
         if let Origin::Foreign = origin {
+            exchange.refused.decision = Some(AuthDecision::OriginDenied);
             self.endpoints
                 .metrics
                 .decision(&upstream.name, AuthDecision::OriginDenied);
@@ -158,6 +159,8 @@ impl Gateway {
             .authorize(&self.endpoints, index, head)
             .await
             .map_err(|denial| {
+                exchange.refused.about = denial.about;
+                exchange.refused.decision = denial.decision;
                 match denial.decision {
                     Some(decision) => self.endpoints.metrics.decision(&upstream.name, decision),
                     None => exchange.outcome = Some(Outcome::Unavailable),
@@ -235,6 +238,7 @@ impl Gateway {
                 _ => Outcome::Rejected,
             });
         }
+        exchange.refused.answer = Some(answer.body().clone());
         bridge::send(session, *answer, close).await
     }
 }

@@ -15,6 +15,7 @@ use http::request::Parts;
 use quick_cache::sync::Cache;
 
 use super::headers;
+use super::refused::{About, Dead};
 use super::reply::{Refusal, plain, with};
 use super::session::Latest;
 use crate::config::Upstream;
@@ -66,6 +67,16 @@ pub(super) struct Denial {
     pub(super) answer: Box<Answer>,
     /// `None` where the fault is ours.
     pub(super) decision: Option<AuthDecision>,
+    /// What only whoever runs the gateway is told.
+    pub(super) about: About,
+}
+
+// === impl Denial ===
+
+impl Denial {
+    fn about(self, about: About) -> Self {
+        Self { about, ..self }
+    }
 }
 
 impl Permit {
@@ -128,7 +139,8 @@ impl Bearer {
                 NoToken::Malformed => Refused::Malformed,
             })
         })?;
-        let Some(token) = Secret::parse(SecretKind::AccessToken, text) else {
+        let token = Secret::parse(SecretKind::AccessToken, text);
+        let Some(token) = token.or_else(|| Secret::parse(SecretKind::PersonalToken, text)) else {
             return Err(challenge.refuse(Refused::InvalidToken));
         };
         let hash = token.hash();
@@ -145,7 +157,8 @@ impl Bearer {
             let found = Box::pin(look_up(at, &hash, now, revocations))
                 .await
                 .map_err(|error| unavailable(Some(&error)))?;
-            let (mut permit, grant) = found.ok_or_else(|| challenge.refuse(Refused::InvalidToken))?;
+            let (mut permit, grant) =
+                found.map_err(|dead| challenge.refuse(Refused::InvalidToken).about(dead.into()))?;
             if permit.upstream == index {
                 Box::pin(permit.sign(at, &grant)).await?;
             }
@@ -154,13 +167,17 @@ impl Bearer {
             permit
         };
         if permit.upstream != index {
-            return Err(challenge.refuse(Refused::OtherResource));
+            return Err(challenge
+                .refuse(Refused::OtherResource)
+                .about(About::of(&permit.subject, &permit.client_id)));
         }
         if permit.key.is_some() || scheme == Scheme::Dpop {
-            challenge.check_bound(scheme, permit.key.as_deref(), head, text)?;
+            let bound = challenge.check_bound(scheme, permit.key.as_deref(), head, text);
+            bound.map_err(|denial| denial.about(About::of(&permit.subject, &permit.client_id)))?;
         }
         if !permit.effective.covers(&upstream.scopes) {
-            return Err(challenge.insufficient(&upstream.scopes, &permit.scope));
+            let denial = challenge.insufficient(&upstream.scopes, &permit.scope);
+            return Err(denial.about(About::of(&permit.subject, &permit.client_id)));
         }
         Ok(permit)
     }
@@ -172,27 +189,30 @@ async fn look_up(
     hash: &SecretHash,
     now: Timestamp,
     revocations: u64,
-) -> Result<Option<(Permit, Grant)>, StoreError> {
-    let Some(live) = at.store.access_token(hash).await?.filter(|live| live.is_alive(now)) else {
-        return Ok(None);
+) -> Result<Result<(Permit, Grant), Dead>, StoreError> {
+    let Some(live) = at.store.access_token(hash).await? else {
+        return Ok(Err(Dead::Unknown));
     };
+    if !live.is_alive(now) {
+        return Ok(Err(Dead::Expired(live.grant)));
+    }
     let Some(index) = at
         .config
         .upstreams
         .iter()
         .position(|upstream| upstream.resource == live.grant.resource)
     else {
-        return Ok(None);
+        return Ok(Err(Dead::NoUpstream(live.grant)));
     };
     let Some(upstream) = at.config.upstreams.get(index) else {
-        return Ok(None);
+        return Ok(Err(Dead::NoUpstream(live.grant)));
     };
     if !at.knows_client(&live.grant.client_id).await? {
-        return Ok(None);
+        return Ok(Err(Dead::NoClient(live.grant)));
     }
     let user = at.identity.user(&live.grant.subject).await?;
     if user.is_none() && live.grant.subject != Subject::of_client(&live.grant.client_id) {
-        return Ok(None);
+        return Ok(Err(Dead::NoPerson(live.grant)));
     }
     let effective = at.config.with_implied(&live.token.scope);
     let permit = Permit {
@@ -209,13 +229,13 @@ async fn look_up(
         effective,
         session: Latest::default(),
     };
-    Ok(Some((permit, live.grant)))
+    Ok(Ok((permit, live.grant)))
 }
 
 /// Whether a token that was good for a stream still is: by the store and the configuration as they are now.
 pub(super) async fn stands(at: &Endpoints, token: &SecretHash) -> Result<bool, StoreError> {
     let found = look_up(at, token, at.now(), 0).await?;
-    Ok(found.is_some_and(|(permit, _)| {
+    Ok(found.is_ok_and(|(permit, _)| {
         let upstream = at.config.upstreams.get(permit.upstream);
         upstream.is_some_and(|upstream| permit.effective.covers(&upstream.scopes))
     }))
@@ -282,6 +302,7 @@ impl Challenge<'_> {
         Denial {
             answer: Box::new(self.challenged(answer, error, &self.upstream.scopes)),
             decision: Some(decision),
+            about: About::default(),
         }
     }
 
@@ -323,6 +344,7 @@ impl Challenge<'_> {
         Denial {
             answer: Box::new(answer),
             decision: Some(AuthDecision::InvalidToken),
+            about: About::default(),
         }
     }
 
@@ -340,6 +362,7 @@ impl Challenge<'_> {
         Denial {
             answer: Box::new(self.challenged(answer, Some("insufficient_scope"), &all)),
             decision: Some(AuthDecision::InsufficientScope),
+            about: About::default(),
         }
     }
 
@@ -386,5 +409,6 @@ fn unavailable(error: Option<&StoreError>) -> Denial {
     Denial {
         answer: Box::new(with(answer, header::RETRY_AFTER, HeaderValue::from_static("5"))),
         decision: None,
+        about: About::default(),
     }
 }

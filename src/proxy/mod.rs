@@ -8,7 +8,7 @@
 //!               request    credentials and claims of the client out, ours in (headers); the body is counted
 //!               response   what the upstream may not tell a client out, CORS in; the body passes as it comes
 //!            fail:     502, 504, 503 in JSON-RPC form (verdict, reply)
-//!            note_end: one metric, one access line
+//!            note_end: one metric, one access line, and why it was refused (refused)
 //! ```
 
 mod access_log;
@@ -32,6 +32,7 @@ mod place;
 mod policy;
 mod pool;
 mod proxy_header;
+mod refused;
 mod reply;
 mod route;
 mod session;
@@ -140,6 +141,8 @@ struct Exchange {
     /// What rules made of it, where there are any. Boxed, because most servers have none.
     ruled: Option<Box<Ruled>>,
     outcome: Option<Outcome>,
+    /// Why it is refused, where it is.
+    refused: refused::Notes,
     stream: Option<StreamGuard>,
     _in_flight: InFlightGuard,
 }
@@ -327,6 +330,7 @@ impl Exchange {
             whole: None,
             ruled: None,
             outcome: None,
+            refused: refused::Notes::default(),
             stream: None,
             _in_flight: in_flight,
         }

@@ -40,7 +40,7 @@ pub(super) struct Ruled {
     /// Whether the answer may hold lists that are not for everybody.
     pub(super) filters: bool,
     /// The tools that it calls.
-    calls: Vec<Box<str>>,
+    pub(super) calls: Vec<Box<str>>,
     /// What became of them, if they were not let through.
     refused: Option<ToolOutcome>,
 }
@@ -90,12 +90,14 @@ impl Gateway {
             }
             Ok(Verdict::Needs(scopes)) => {
                 ruled.refused = Some(ToolOutcome::InsufficientScope);
+                exchange.refused.decision = Some(AuthDecision::InsufficientScope);
                 let metrics = &self.endpoints.metrics;
                 metrics.decision(&upstream.name, AuthDecision::InsufficientScope);
                 bearer::lacks(&self.endpoints, upstream, &permit, &scopes)
             }
             Ok(Verdict::Denied) => {
                 ruled.refused = Some(ToolOutcome::Denied);
+                exchange.refused.decision = Some(AuthDecision::ToolDenied);
                 let metrics = &self.endpoints.metrics;
                 metrics.decision(&upstream.name, AuthDecision::ToolDenied);
                 rpc(

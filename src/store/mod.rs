@@ -11,7 +11,7 @@ mod people;
 mod requests;
 pub mod sled;
 
-pub use people::{Addition, Listed, MAX_PEOPLE, People};
+pub use people::{Addition, Chosen, Listed, MAX_PEOPLE, People};
 pub use requests::{
     Answered, Decided, Keys, MAX_DEVICES, MAX_PUSHED_REQUESTS, MAX_USED_ONCE, Once, Poll, Room, Waiting,
 };

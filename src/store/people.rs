@@ -24,6 +24,15 @@ pub enum Addition {
     Full,
 }
 
+/// Who chose a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chosen<'a> {
+    /// Its person; in this session, if they were signed in.
+    ByThem(Option<&'a SecretHash>),
+    /// Somebody else: they have to choose another before it lets them in.
+    ForThem,
+}
+
 /// A grant as people see it in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
@@ -50,8 +59,9 @@ pub trait People: Send + Sync + 'static {
     async fn note_link(&self, subject: &Subject, link: &ProviderLink) -> Result<(), StoreError>;
     /// Puts a new account on record.
     async fn add_person(&self, person: &Person) -> Result<Addition, StoreError>;
-    /// Gives an account of the store another password, and ends its sessions but the one named. Whether there is one.
-    async fn set_password(&self, subject: &Subject, hash: &str, keep: Option<&SecretHash>) -> Result<bool, StoreError>;
+    /// Gives an account of the store another password, and ends its sessions, but for one that it was chosen in. Whether there
+    /// is such an account.
+    async fn set_password(&self, subject: &Subject, hash: &str, chosen: Chosen<'_>) -> Result<bool, StoreError>;
     /// Disables somebody, which ends their sessions and grants, or enables them again. Whoever is not on record comes on
     /// record with it.
     async fn set_disabled(&self, person: &Person, disabled: bool) -> Result<Room, StoreError>;

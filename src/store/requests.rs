@@ -7,6 +7,7 @@ use crate::domain::clock::Timestamp;
 use crate::domain::device::{Decision, DeviceAuthorization};
 use crate::domain::grant::{Grant, LoginAnswer, LoginVerdict, PushedRequest};
 use crate::domain::key::KeyRecord;
+use crate::domain::person::Passed;
 use crate::domain::secret::SecretHash;
 
 /// Most pushed authorization requests that wait.
@@ -101,6 +102,11 @@ pub trait Waiting: Send + Sync + 'static {
     ) -> Result<Answered, StoreError>;
     /// Takes what that page said: it is good for one time, and for whoever has the verifier.
     async fn take_login(&self, id: &SecretHash, verifier: &SecretHash) -> Result<Option<LoginVerdict>, StoreError>;
+
+    /// Notes who has shown a password for an unfinished authorization, which is not enough yet. Nothing happens if it is gone.
+    async fn note_passed(&self, id: &SecretHash, passed: &Passed) -> Result<(), StoreError>;
+    /// Takes that note: it is good for one time. Whether it was there.
+    async fn take_passed(&self, id: &SecretHash, passed: &Passed) -> Result<bool, StoreError>;
 
     /// Puts a device's request on record (RFC 8628).
     async fn begin_device(&self, device: &SecretHash, request: &DeviceAuthorization) -> Result<Room, StoreError>;

@@ -224,7 +224,7 @@ fn push_number(number: u64, width: usize, line: &mut String) {
 }
 
 /// Writes a time as RFC 3339 does, to the microsecond.
-fn push_time(now: SystemTime, line: &mut String) {
+pub fn push_time(now: SystemTime, line: &mut String) {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     // Years that begin in March have their odd day at the end; eras of 400 years are all alike.

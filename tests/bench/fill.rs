@@ -53,6 +53,7 @@ async fn fill(directory: &str, count: &str, client: &str, resource: &str, tokens
         scope: Scope::empty(),
         authenticated_at: now,
         key: None,
+        name: None,
         created_at: now,
         expires_at: now.plus(LIFETIME),
     };

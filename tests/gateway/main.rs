@@ -13,10 +13,13 @@
     reason = "a test that cannot go on should stop; nobody imports a test; a story is as long as it is, and names products"
 )]
 
+mod account;
+mod administration;
 mod advertised;
 mod behind_proxies;
 mod budgets;
 mod certificates;
+mod commands;
 mod documents;
 mod edges;
 mod elsewhere;

@@ -21,6 +21,9 @@ pub struct Bound {
     pub bob: String,
 }
 
+/// What the administration is opened with.
+pub const ADMIN_TOKEN: &str = "the token of whoever administers";
+
 impl Bound {
     pub async fn start(path: &str, more: &str) -> Self {
         Self::before(McpServer::start().await, path, more).await
@@ -35,6 +38,7 @@ impl Bound {
             let redirects = "redirect_uris: [https://ci.example.com/callback]";
             let grants = "grant_types: [authorization_code, refresh_token, client_credentials]";
             let before = before.replace(redirects, &format!("{redirects}\n      {grants}"));
+            let before = before.replace("admin: {", &format!("admin: {{ token: \"{ADMIN_TOKEN}\","));
             let mut yaml = format!("{before}upstreams:\n");
             writeln!(yaml, "  - {{ name: one, path: /one/mcp, url: \"{url}\"{more} }}").unwrap();
             writeln!(yaml, "  - {{ name: two, path: /two/mcp, url: \"{url}\"{more} }}").unwrap();

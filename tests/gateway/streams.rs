@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use crate::http1::{find, request};
 use crate::mcp_server::McpServer;
 use crate::person::{Tokens, register, tokens};
-use crate::sessions::Bound;
+use crate::sessions::{ADMIN_TOKEN, Bound};
 
 const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
 
@@ -626,6 +626,21 @@ async fn a_stream_ends_when_its_person_is_removed_and_stays_when_others_are() {
     // The old stream is looked after under the new configuration.
     at.gateway.advance(3_601);
     assert!(ada.ends(Duration::from_secs(3)).await);
+}
+
+/// Spec: H11, L22
+#[tokio::test]
+async fn a_stream_ends_when_its_person_is_disabled_and_no_other_does() {
+    let at = Bound::start("/sse", "").await;
+    let mut ada = Open::get(&at, &at.ada, "/one/mcp").await;
+    let mut bob = Open::get(&at, &at.bob, "/one/mcp").await;
+    bob.goes_on(Duration::from_millis(1_500)).await;
+    let admin = at.gateway.running.admin;
+    let headers = [("Authorization", &*format!("Bearer {ADMIN_TOKEN}"))];
+    let disable = request("POST", "/api/users/bob/disable", &admin.to_string(), &headers, b"");
+    assert_eq!(crate::http1::send(admin, &disable).await.status, 200);
+    assert!(bob.ends(Duration::from_secs(3)).await);
+    ada.goes_on(Duration::from_millis(1_500)).await;
 }
 
 // --- what upstreams may do to heads

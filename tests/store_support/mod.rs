@@ -132,6 +132,7 @@ pub fn grant(client_id: &ClientId, expires_at: u64) -> Grant {
         scope: scope("read"),
         authenticated_at: at(1),
         key: None,
+        name: None,
         created_at: at(2),
         expires_at: at(expires_at),
     }

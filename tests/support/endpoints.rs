@@ -113,6 +113,7 @@ pub fn config() -> Config {
             endpoint_prefix: String::new(),
             root_resource: RootResource::Auto,
             login_page: None,
+            personal_access_tokens: true,
             dynamic_registration: true,
             client_documents: Some(ClientHosts {
                 allowed: vec![HostPattern::parse("*").unwrap()],

@@ -23,13 +23,13 @@ use mcpgate::domain::grant::{
     LoginStep, LoginVerdict, PushedRequest, RefreshToken, Session, Succession,
 };
 use mcpgate::domain::key::KeyRecord;
-use mcpgate::domain::person::{Person, ProviderLink};
+use mcpgate::domain::person::{Passed, Person, ProviderLink};
 use mcpgate::domain::scope::Scope;
 use mcpgate::domain::secret::SecretHash;
 use mcpgate::domain::user::Subject;
 use mcpgate::store::{
-    Addition, Answered, Approval, Decided, Issued, Keys, Listed, MAX_CODE_ATTEMPTS, Once, People, Poll, Redemption,
-    Registration, Room, Rotation, Store, StoreError, Waiting,
+    Addition, Answered, Approval, Chosen, Decided, Issued, Keys, Listed, MAX_CODE_ATTEMPTS, Once, People, Poll,
+    Redemption, Registration, Room, Rotation, Store, StoreError, Waiting,
 };
 
 #[derive(Default)]
@@ -357,6 +357,27 @@ impl Keys for Memory {
 
 #[async_trait]
 impl Waiting for Memory {
+    async fn note_passed(&self, id: &SecretHash, passed: &Passed) -> Result<(), StoreError> {
+        self.with(|records| {
+            if let Some(request) = records.authorizations.get_mut(id) {
+                request.details.passed = Some(passed.clone());
+            }
+        })
+        .await
+    }
+
+    async fn take_passed(&self, id: &SecretHash, passed: &Passed) -> Result<bool, StoreError> {
+        self.with(|records| {
+            let request = records.authorizations.get_mut(id);
+            let mut known = request.filter(|request| request.details.passed.as_ref() == Some(passed));
+            if let Some(request) = &mut known {
+                request.details.passed = None;
+            }
+            known.is_some()
+        })
+        .await
+    }
+
     async fn begin_login(&self, id: &SecretHash, challenge: &SecretHash) -> Result<(), StoreError> {
         self.with(|records| {
             if let Some(request) = records.authorizations.get_mut(id) {
@@ -580,12 +601,17 @@ impl People for Memory {
         .await
     }
 
-    async fn set_password(&self, subject: &Subject, hash: &str, keep: Option<&SecretHash>) -> Result<bool, StoreError> {
+    async fn set_password(&self, subject: &Subject, hash: &str, chosen: Chosen<'_>) -> Result<bool, StoreError> {
+        let keep = match chosen {
+            Chosen::ByThem(keep) => keep,
+            Chosen::ForThem => None,
+        };
         self.revoking(|records| {
             let Some(person) = records.people.get_mut(subject) else {
                 return false;
             };
             person.password_hash = Some(hash.to_owned());
+            person.must_change = chosen == Chosen::ForThem;
             records.end_sessions(subject, keep);
             true
         })

@@ -1,12 +1,12 @@
 //! How the pages look: one card, the system's own font, light and dark, readable from 320 pixels up.
 
 /// The icon, so that no browser asks for one.
-pub(super) const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'%3E%3Crect \
+pub(crate) const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'%3E%3Crect \
      width='32' height='32' rx='8' fill='%232f5bd0'/%3E%3Cpath d='M9 24V13a7 7 0 0 1 14 0v11M16 17v7' fill='none' \
      stroke='white' stroke-width='3' stroke-linecap='round'/%3E%3C/svg%3E";
 
 /// The stylesheet. Colours keep a contrast of 4.5 to 1 and more against what they stand on (WCAG 2.2, AA).
-pub(super) const STYLE: &str = "
+pub(crate) const STYLE: &str = "
 :root{color-scheme:light dark;--back:#f3f4f7;--card:#fff;--line:#dfe2e8;--edge:#858c9b;--text:#1b1f27;--soft:#565e6c;
 --accent:#2f5bd0;--over:#2449ab;--on:#fff;--bad:#a3201d;--badback:#fdeeed;--note:#6b4400;--noteback:#fff5df}
 @media (prefers-color-scheme:dark){:root{--back:#101319;--card:#191d25;--line:#2d333f;--edge:#7a8394;--text:#e9ebf0;
@@ -38,6 +38,15 @@ dd{margin:0;min-width:0}
 .details{padding-top:1rem;border-top:1px solid var(--line)}
 code{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;font-size:.875rem}
 label{display:block;margin:1rem 0 .35rem;font-weight:600;font-size:.9375rem}
+.entries{margin:0;padding:0;list-style:none}
+.entries li{padding:.75rem 0;border-bottom:1px solid var(--line)}
+.small{flex:none;min-height:2.25rem;margin-top:.5rem;padding:.3rem .8rem;font-size:.9375rem}
+fieldset{margin:1rem 0 0;padding:.5rem .9rem .9rem;border:1px solid var(--line);border-radius:.6rem}
+legend{padding:0 .3rem;font-size:.9375rem;font-weight:600}
+.tick{display:flex;gap:.6rem;align-items:flex-start;margin:.5rem 0 0;font-weight:400}
+.tick input{flex:none;width:1.25rem;min-height:1.25rem;margin:.1rem 0 0}
+select{display:block;width:100%;min-height:2.9rem;padding:.6rem .8rem;font:inherit;color:var(--text);background:var(--card);
+border:1px solid var(--edge);border-radius:.6rem}
 input{display:block;width:100%;min-height:2.9rem;padding:.6rem .8rem;font:inherit;color:var(--text);background:var(--card);
 border:1px solid var(--edge);border-radius:.6rem}
 .actions{display:flex;flex-wrap:wrap;gap:.75rem;margin-top:1.5rem}
@@ -51,6 +60,7 @@ button:hover{border-color:var(--text)}
 text-underline-offset:.2em}
 .link:hover{color:var(--over)}
 :focus-visible{outline:.2rem solid var(--accent);outline-offset:.15rem}
+a{color:var(--accent);text-underline-offset:.2em}
 .fine{margin:1.5rem 0 0;font-size:.875rem;color:var(--soft)}
 @media (max-width:30rem){body{padding:0;background:var(--card)}main{border:0;border-radius:0;box-shadow:none;
 padding:1.5rem 1.25rem}}

@@ -2,11 +2,43 @@
 
 use std::time::Duration;
 
+/// A browser in words, as far as its name for itself tells; most say that they are several.
+pub(super) fn browser(agent: &str) -> String {
+    let known = |names: &[(&str, &'static str)]| {
+        let found = names.iter().find(|(sign, _)| agent.contains(sign));
+        found.map(|(_, name)| *name)
+    };
+    let program = known(&[
+        ("Edg", "Edge"),
+        ("OPR/", "Opera"),
+        ("Firefox/", "Firefox"),
+        ("Chromium/", "Chromium"),
+        ("Chrome/", "Chrome"),
+        ("CriOS/", "Chrome"),
+        ("Safari/", "Safari"),
+        ("curl/", "curl"),
+    ]);
+    let system = known(&[
+        ("Android", "Android"),
+        ("iPhone", "iPhone"),
+        ("iPad", "iPad"),
+        ("Windows", "Windows"),
+        ("Mac OS X", "Mac"),
+        ("CrOS", "ChromeOS"),
+        ("Linux", "Linux"),
+    ]);
+    match (program, system) {
+        (Some(program), Some(system)) => format!("{program} on {system}"),
+        (Some(one), None) | (None, Some(one)) => one.to_owned(),
+        (None, None) => "A browser".to_owned(),
+    }
+}
+
 /// Accents on one letter; more of them would grow over the lines around.
 const MOST_STACKED: u32 = 2;
 
 /// A name or description: one line of visible characters, shortened.
-pub(super) fn display(text: &str, most: usize) -> String {
+pub(crate) fn display(text: &str, most: usize) -> String {
     let mut stacked = 0;
     let visible: String = text
         .chars()

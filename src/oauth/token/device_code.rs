@@ -108,6 +108,7 @@ async fn redeem(
         scope: scope.clone(),
         authenticated_at: *authenticated_at,
         key: bound_key(request),
+        name: None,
         created_at: now,
         expires_at: now.plus(lifetime),
     };

@@ -67,6 +67,7 @@ impl Grant for JwtBearerGrant {
             scope: scope.clone(),
             authenticated_at: now,
             key: None,
+            name: None,
             created_at: now,
             expires_at: now.plus(at.config.oauth.access_token_expires_in),
         };

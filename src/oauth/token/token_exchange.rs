@@ -53,6 +53,7 @@ impl Grant for TokenExchangeGrant {
             scope: scope.clone(),
             authenticated_at: live.grant.authenticated_at,
             key: None,
+            name: None,
             created_at: now,
             expires_at: ends_at,
         };

@@ -17,7 +17,7 @@ use crate::domain::grant::{Grant, GrantId, Session};
 use crate::domain::person::{Person, ProviderLink, Source};
 use crate::domain::secret::SecretHash;
 use crate::domain::user::Subject;
-use crate::store::{Addition, Listed, People, Room, StoreError};
+use crate::store::{Addition, Chosen, Listed, People, Room, StoreError};
 
 type Outcome<T> = Result<T, StoreError>;
 
@@ -69,7 +69,11 @@ impl People for SledStore {
         .await
     }
 
-    async fn set_password(&self, subject: &Subject, hash: &str, keep: Option<&SecretHash>) -> Outcome<bool> {
+    async fn set_password(&self, subject: &Subject, hash: &str, chosen: Chosen<'_>) -> Outcome<bool> {
+        let keep = match chosen {
+            Chosen::ByThem(keep) => keep,
+            Chosen::ForThem => None,
+        };
         self.revoke("set_password", |change| {
             let Some(person) = change
                 .get::<Person>(subject)?
@@ -79,6 +83,7 @@ impl People for SledStore {
             };
             let person = Person {
                 password_hash: Some(hash.to_owned()),
+                must_change: chosen == Chosen::ForThem,
                 ..person
             };
             change.put(subject, &person)?;

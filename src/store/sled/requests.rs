@@ -10,6 +10,7 @@ use crate::domain::clock::Timestamp;
 use crate::domain::device::{Decision, DeviceAuthorization};
 use crate::domain::grant::{AuthorizationRequest, Grant, LoginAnswer, LoginStep, LoginVerdict, PushedRequest};
 use crate::domain::key::KeyRecord;
+use crate::domain::person::Passed;
 use crate::domain::secret::SecretHash;
 use crate::store::{Answered, Decided, Issued, Keys, Once, Poll, Redemption, Room, StoreError, Waiting};
 
@@ -137,6 +138,30 @@ impl Waiting for SledStore {
             request.details.login = None;
             change.put(id, &request)?;
             Ok(Some(answer.verdict))
+        })
+        .await
+    }
+
+    async fn note_passed(&self, id: &SecretHash, passed: &Passed) -> Outcome<()> {
+        self.write("note_passed", |change| {
+            let Some(mut request) = change.get::<AuthorizationRequest>(id)? else {
+                return Ok(());
+            };
+            request.details.passed = Some(passed.clone());
+            change.put(id, &request)
+        })
+        .await
+    }
+
+    async fn take_passed(&self, id: &SecretHash, passed: &Passed) -> Outcome<bool> {
+        self.write("take_passed", |change| {
+            let request = change.get::<AuthorizationRequest>(id)?;
+            let Some(mut request) = request.filter(|request| request.details.passed.as_ref() == Some(passed)) else {
+                return Ok(false);
+            };
+            request.details.passed = None;
+            change.put(id, &request)?;
+            Ok(true)
         })
         .await
     }

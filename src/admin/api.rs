@@ -1,0 +1,103 @@
+//! `/api/…`: the administration for programs, `mcpgate users` and its like among them. Every request has the token.
+
+use http::{Method, StatusCode, header};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::grants::Which;
+use super::listing::Wanted;
+use super::trouble::{Trouble, json_answer};
+use super::{Admin, Call, clients, gate, grants, refusals, users};
+use crate::oauth::{Answer, Endpoints};
+
+/// Whose grants are to be ended.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Whose {
+    subject: String,
+    #[serde(default)]
+    client: Option<String>,
+}
+
+/// Answers a program.
+pub(super) async fn answer(admin: &Admin, at: &Endpoints, call: &Call) -> Answer {
+    let result = match admit(admin, at, call) {
+        Ok(()) => act(at, call).await,
+        Err(trouble) => Err(trouble),
+    };
+    match result {
+        Ok((status, body)) => json_answer(status, &body),
+        Err(trouble) => trouble.to_json(),
+    }
+}
+
+fn admit(admin: &Admin, at: &Endpoints, call: &Call) -> Result<(), Trouble> {
+    gate::check_source(&call.headers)?;
+    let expected = at.config.admin_token.as_ref().ok_or_else(Trouble::not_set_up)?;
+    let presented = gate::bearer(&call.headers);
+    admin.throttle.check(expected, presented, call.address, at.now())
+}
+
+async fn act(at: &Endpoints, call: &Call) -> Result<(StatusCode, Value), Trouble> {
+    let segments = call.segments(1);
+    let method = match call.method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::DELETE => "DELETE",
+        _ => return Err(Trouble::method()),
+    };
+    let wanted = |known: &[&str]| Wanted::read(&call.query, known);
+    let done = match (method, segments.as_slice()) {
+        ("GET", ["users"]) => users::list(at, &wanted(&[])?).await?.to_json("users"),
+        ("POST", ["users"]) => return Ok((StatusCode::CREATED, users::add(at, body(call)?).await?)),
+        ("GET", ["users", subject]) => users::show(at, subject).await?,
+        ("DELETE", ["users", subject]) => users::remove(at, subject).await?,
+        ("POST", ["users", subject, "disable"]) => users::set_disabled(at, subject, true).await?,
+        ("POST", ["users", subject, "enable"]) => users::set_disabled(at, subject, false).await?,
+        ("POST", ["users", subject, "reset"]) => users::reset(at, subject, body(call)?).await?,
+        ("GET", ["users", subject, "sessions"]) => users::sessions(at, subject).await?,
+        ("DELETE", ["users", subject, "sessions"]) => users::end_sessions(at, subject).await?,
+        ("GET", ["clients"]) => clients::list(at, &wanted(&[])?).await?.to_json("clients"),
+        ("GET", ["clients", id]) => clients::show(at, id).await?,
+        ("DELETE", ["clients", id]) => clients::remove(at, id).await?,
+        ("POST", ["clients", id, "revoke"]) => clients::revoke(at, id).await?,
+        ("GET", ["grants"]) => {
+            let page = grants::list(at, &wanted(grants::FILTERS)?, Which::All).await?;
+            page.to_json("grants")
+        }
+        ("GET", ["tokens"]) => {
+            let page = grants::list(at, &wanted(grants::FILTERS)?, Which::WithTokens).await?;
+            page.to_json("tokens")
+        }
+        ("POST", ["grants" | "tokens", id, "revoke"]) => grants::revoke(at, id).await?,
+        ("POST", ["grants" | "tokens", "revoke"]) => {
+            let whose: Whose = body(call)?;
+            grants::revoke_of(at, &whose.subject, whose.client.as_deref()).await?
+        }
+        ("GET", ["decisions"]) => refusals::list(at, &wanted(refusals::FILTERS)?)?.to_json("decisions"),
+        (_, ["users" | "clients" | "grants" | "tokens" | "decisions", ..]) => return Err(Trouble::method()),
+        _ => return Err(Trouble::no_page()),
+    };
+    Ok((StatusCode::OK, done))
+}
+
+/// The body, which has to say what it is: no form of a browser can.
+fn body<T: DeserializeOwned>(call: &Call) -> Result<T, Trouble> {
+    let kind = call
+        .headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok());
+    let kind = kind.and_then(|kind| kind.split(';').next()).map(str::trim);
+    if !kind.is_some_and(|kind| kind.eq_ignore_ascii_case("application/json")) {
+        return Err(Trouble::malformed("the body has to be application/json"));
+    }
+    serde_json::from_slice(&call.body).map_err(|error| {
+        // What serde says may quote the body, and a password with it.
+        let place = format!("line {}, column {}", error.line(), error.column());
+        Trouble::malformed(match error.classify() {
+            serde_json::error::Category::Data => format!("the body has other members than are wanted here ({place})"),
+            _ => format!("the body is not JSON ({place})"),
+        })
+    })
+}
