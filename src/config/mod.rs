@@ -11,6 +11,7 @@ mod headers;
 mod keys;
 mod limits;
 mod listen;
+mod login_page;
 mod oauth;
 mod people;
 mod presets;
