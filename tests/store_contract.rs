@@ -692,7 +692,25 @@ mod suite {
             "who signs in elsewhere has no password here"
         );
         let known = store.person(&own.user.subject).await.unwrap().unwrap();
-        assert_eq!(known.password_hash.as_deref(), Some("$new"));
+        assert_eq!(
+            (known.password_hash.as_deref(), known.must_change),
+            (Some("$new"), false)
+        );
+        // Nobody of theirs is kept: it was somebody else who chose it.
+        assert!(
+            store
+                .set_password(&own.user.subject, "$new", Chosen::ForThem)
+                .await
+                .unwrap()
+        );
+        assert!(store.session(&kept).await.unwrap().is_none());
+        let known = store.person(&own.user.subject).await.unwrap().unwrap();
+        assert!(known.must_change);
+        let again = Session {
+            subject: own.user.subject.clone(),
+            ..session(1_000)
+        };
+        store.begin_session(&kept, &again, None).await.unwrap();
         assert_eq!(store.set_disabled(&own, true).await.unwrap(), Room::Kept);
         let known = store.person(&own.user.subject).await.unwrap().unwrap();
         assert!(known.disabled && known.password_hash.as_deref() == Some("$new"));

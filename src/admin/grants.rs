@@ -111,6 +111,8 @@ fn entry(at: &Endpoints, listed: &Listed, client_name: Option<&str>, usable_unti
     let upstream = at.config.upstream_for(&grant.resource);
     json!({
         "id": listed.id.to_string(),
+        "kind": if grant.name.is_some() { "personal" } else { "oauth" },
+        "token_name": grant.name,
         "subject": grant.subject,
         "client": grant.client_id,
         "client_name": client_name,
@@ -126,6 +128,9 @@ fn entry(at: &Endpoints, listed: &Listed, client_name: Option<&str>, usable_unti
 
 /// When the last token of a grant will have expired, at the latest.
 fn usable_until(at: &Endpoints, listed: &Listed) -> Timestamp {
+    if listed.grant.name.is_some() {
+        return listed.grant.expires_at;
+    }
     let oauth = &at.config.oauth;
     let longest = oauth.access_token_expires_in.max(oauth.refresh_token_expires_in);
     let since = listed.used_at.unwrap_or(listed.grant.created_at);

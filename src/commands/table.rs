@@ -31,6 +31,7 @@ pub(super) const GRANTS: &[Column] = &[
     ("SUBJECT", "subject"),
     ("CLIENT", "client"),
     ("CLIENT NAME", "client_name"),
+    ("TOKEN NAME", "token_name"),
     ("UPSTREAM", "upstream"),
     ("SCOPE", "scope"),
     ("TOKENS ISSUED", "tokens_issued_at"),

@@ -52,8 +52,8 @@ pub(super) const ENDPOINT_LIMITS: &[&str] = &[
     "par",
     "device_authorization",
     "device",
-    "backchannel_logout",
     "account",
+    "backchannel_logout",
 ];
 pub(super) const LOGIN_PAGE: &[&str] = &["url", "secret"];
 pub(super) const REGISTRATION: &[&str] = &[

@@ -337,6 +337,12 @@ async fn whoever_is_disabled_is_out_at_once() {
     );
     assert_eq!(gateway.call("two", Some(&bob.access)).await.status, 200);
     assert_eq!(operator.get("users/ada/sessions").await["sessions"], json!([]));
+    let target = authorize_target(&client, Some(&gateway.resource("one")), None, &[]);
+    let reply = walk(&gateway, &mut Browser::default(), &target, "ada").await;
+    assert!(
+        !reply.headers.iter().any(|(_, value)| value.contains("code=")),
+        "{reply:?}"
+    );
     // Enabled again, they sign in again; what was revoked stays revoked.
     assert_eq!(operator.api("POST", "users/ada/enable", None).await.0, 200);
     assert_eq!(gateway.call("one", Some(&ada.access)).await.status, 401);
@@ -505,6 +511,70 @@ async fn why_a_call_was_refused_is_said_to_the_operator_alone() {
     );
     // No token of anybody's is in it.
     assert!(!operator.get("decisions").await.to_string().contains("mgat_"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_rules_forbid_is_named_with_its_tool_and_without_its_arguments() {
+    let gateway = Gateway::start_with(|yaml| {
+        let rules = "tools: [{ match: \"danger*\", deny: true }, { match: \"admin*\", scopes: [\"one:admin\"] }], scopes: [\"one:use\"]";
+        yaml.replace("scopes: [\"one:use\"]", rules)
+            .replace("admin: { listen:", &format!("admin: {{ token: \"{TOKEN}\", listen:"))
+    })
+    .await;
+    let operator = Operator::of(&gateway);
+    let client = register(&gateway, json!({})).await;
+    let ada = tokens(&gateway, &client, "ada", "one").await;
+    let authorization = format!("Bearer {}", ada.access);
+    let call = async |tool: &str| {
+        let body = json!({ "jsonrpc": "2.0", "id": 7, "method": "tools/call",
+            "params": { "name": tool, "arguments": { "password": "hunter2" } } });
+        let headers = [
+            ("Content-Type", "application/json"),
+            ("Accept", "application/json, text/event-stream"),
+            ("Authorization", authorization.as_str()),
+        ];
+        gateway.post("/one/mcp", &headers, &body.to_string()).await.status
+    };
+    assert_eq!(
+        (
+            call("dangerous").await,
+            call("administer").await,
+            call("harmless").await
+        ),
+        (403, 403, 200)
+    );
+    let mut found = Value::Null;
+    for _ in 0..200 {
+        found = operator.get("decisions?subject=ada").await;
+        if found["decisions"].as_array().unwrap().len() == 2 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let mut seen: Vec<(String, String)> = names(&found, "decisions", "tool")
+        .into_iter()
+        .zip(names(&found, "decisions", "decision"))
+        .collect();
+    seen.sort();
+    let expected = [("administer", "insufficient_scope"), ("dangerous", "tool_denied")];
+    assert_eq!(
+        seen,
+        expected.map(|(tool, decision)| (tool.to_owned(), decision.to_owned()))
+    );
+    assert_eq!(names(&found, "decisions", "rpc_method"), ["tools/call", "tools/call"]);
+    assert!(!found.to_string().contains("hunter2"), "{found}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_who_add_one_name_at_once_one_wins() {
+    let gateway = start().await;
+    let operator = Operator::of(&gateway);
+    let add = async |password: &str| {
+        let new = json!({ "username": "grace", "password": password });
+        operator.api("POST", "users", Some(new)).await.0
+    };
+    let (one, other) = tokio::join!(add("a long password"), add("another password"));
+    assert_eq!([one.min(other), one.max(other)], [201, 409]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

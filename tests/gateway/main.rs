@@ -36,6 +36,7 @@ mod mcp_server;
 #[path = "../support/memory.rs"]
 mod memory;
 mod misfortune;
+mod passwords;
 mod person;
 mod policy;
 mod provider;

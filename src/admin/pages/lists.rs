@@ -77,7 +77,7 @@ async fn overview(at: &Endpoints) -> Result<Markup, Trouble> {
         (
             Place::Decisions,
             counted(&refusals::list(at, &all)?),
-            "calls refused since the start, of the last ones",
+            "refused calls that are remembered",
         ),
     ];
     Ok(html! {
@@ -174,7 +174,8 @@ fn grant(session: &Session, wanted: &Wanted, entry: &Value) -> Markup {
     html! {
         div .what {
             h2 { bdi { (shown(entry, "subject")) } }
-            small { bdi { @if text(entry, "client_name").is_empty() { (shown(entry, "client")) } @else { (shown(entry, "client_name")) } } }
+            small { bdi { @if entry["kind"] == "personal" { "Personal token " (shown(entry, "token_name")) }
+                @else if text(entry, "client_name").is_empty() { (shown(entry, "client")) } @else { (shown(entry, "client_name")) } } }
         }
         dl {
             (row("Client", &shown(entry, "client")))

@@ -34,5 +34,6 @@ background:var(--back);border:1px solid var(--line)}
 .numbers strong{display:block;font-size:1.5rem}
 .more{margin:1rem 0 0}
 @media (max-width:30rem){.wide{background:var(--card)}.wide main{margin:0;padding:1.25rem}.bar{padding:.6rem 1.25rem}
+.bar form{margin-left:auto}.bar nav{order:3;flex-basis:100%;margin:0 -.7rem}
 .does{width:100%}.does form{flex:1 1 auto}.does button{width:100%}}
 ";
