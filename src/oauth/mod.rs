@@ -39,7 +39,7 @@ pub mod remote;
 mod response;
 pub mod revoke;
 pub mod session;
-mod standing;
+pub(crate) mod standing;
 pub mod token;
 pub mod web;
 
