@@ -7,7 +7,7 @@ use crate::person::{Browser, Tokens, authorize_target, redeem, register, tokens,
 use crate::setup::{Gateway, PASSWORD};
 
 /// Signs in for the page.
-async fn open(gateway: &Gateway, browser: &mut Browser, username: &str) -> Reply {
+pub async fn open(gateway: &Gateway, browser: &mut Browser, username: &str) -> Reply {
     let reply = browser.get(gateway, "/account").await;
     let mut reply = browser.follow(gateway, reply).await;
     if reply.text().contains("name=\"password\"") {
@@ -22,7 +22,7 @@ async fn open(gateway: &Gateway, browser: &mut Browser, username: &str) -> Reply
 }
 
 /// Sends the form of the page that has this hidden value in it.
-async fn press(gateway: &Gateway, browser: &mut Browser, page: &Reply, mark: &str) -> Reply {
+pub async fn press(gateway: &Gateway, browser: &mut Browser, page: &Reply, mark: &str) -> Reply {
     let html = page.text();
     let form = html
         .split("<form")
