@@ -35,6 +35,8 @@ pub(super) enum Purpose {
     Account,
     /// Choose a password.
     Password,
+    /// Show a second factor, or change it.
+    Second,
     /// Stand for a session on that page.
     SessionName,
     /// Go to an identity provider.
@@ -150,6 +152,7 @@ impl Purpose {
             Self::Device => b"device",
             Self::Account => b"account",
             Self::Password => b"password",
+            Self::Second => b"second factor",
             Self::SessionName => b"session name",
             Self::Elsewhere => b"elsewhere",
         }
