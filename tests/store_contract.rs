@@ -697,7 +697,12 @@ mod suite {
             (Some("$new"), false)
         );
         // Nobody of theirs is kept: it was somebody else who chose it.
-        assert!(store.set_password(&own.user.subject, "$new", None).await.unwrap());
+        assert!(
+            store
+                .set_password(&own.user.subject, "$new", Chosen::ForThem)
+                .await
+                .unwrap()
+        );
         assert!(store.session(&kept).await.unwrap().is_none());
         let known = store.person(&own.user.subject).await.unwrap().unwrap();
         assert!(known.must_change);

@@ -54,8 +54,8 @@ pub(super) const ENDPOINT_LIMITS: &[&str] = &[
     "par",
     "device_authorization",
     "device",
-    "account",
     "backchannel_logout",
+    "account",
 ];
 pub(super) const LOGIN_PAGE: &[&str] = &["url", "secret"];
 pub(super) const REGISTRATION: &[&str] = &[

@@ -85,7 +85,7 @@ pub(super) fn read<'a>(object: &Object<'a>) -> (OAuthConfig, Vec<Mention<'a>>) {
         issuer_in_response: object.or("issuer_in_response", default.issuer_in_response, At::boolean),
         endpoint_prefix: object.or("endpoint_prefix", default.endpoint_prefix, At::endpoint_prefix),
         root_resource: object.or("root_resource", default.root_resource, At::root_resource),
-        login_page: object.or("login_page", None, At::login_page),
+        login_page: object.optional("login_page", At::login_page),
         dynamic_registration: registration.or("dynamic", default.dynamic_registration, At::boolean),
         client_documents: client_documents(&registration),
         allowed_redirect_hosts: registration.or(
@@ -415,13 +415,12 @@ impl<'a> At<'a> {
     }
 
     /// `builtin`, or a page of the operator's own.
-    fn login_page(&self) -> Option<Option<LoginPage>> {
+    fn login_page(&self) -> Option<LoginPage> {
         if !self.is_map() {
-            return if self.text()? == "builtin" {
-                Some(None)
-            } else {
-                self.refuse("must be builtin, or a page of your own as { url: https://…, secret: … }")
-            };
+            if self.text()? == "builtin" {
+                return None;
+            }
+            return self.refuse("must be builtin, or a page of your own as { url: https://…, secret: … }");
         }
         let object = self.object(keys::LOGIN_PAGE)?;
         let url = object
@@ -430,10 +429,10 @@ impl<'a> At<'a> {
         let secret = object
             .required("secret", "{ env: LOGIN_SECRET }")
             .and_then(At::client_secret);
-        Some(Some(LoginPage {
+        Some(LoginPage {
             url: url?,
             secret: secret?,
-        }))
+        })
     }
 
     /// Where browsers can be sent: nobody on the way may read or change what is in it.

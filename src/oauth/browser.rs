@@ -31,6 +31,8 @@ pub(super) enum Purpose {
     SignOut,
     /// Type the code of a device.
     Device,
+    /// Go to an identity provider.
+    Elsewhere,
     /// Change something on the page of one's account.
     Account,
     /// Choose a password.
@@ -39,8 +41,6 @@ pub(super) enum Purpose {
     Second,
     /// Stand for a session on that page.
     SessionName,
-    /// Go to an identity provider.
-    Elsewhere,
 }
 
 /// A browser that began an authorization.
@@ -150,11 +150,11 @@ impl Purpose {
             Self::Consent => b"consent",
             Self::SignOut => b"sign out",
             Self::Device => b"device",
+            Self::Elsewhere => b"elsewhere",
             Self::Account => b"account",
             Self::Password => b"password",
             Self::Second => b"second factor",
             Self::SessionName => b"session name",
-            Self::Elsewhere => b"elsewhere",
         }
     }
 }

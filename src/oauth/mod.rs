@@ -40,7 +40,7 @@ mod response;
 pub mod revoke;
 pub mod second;
 pub mod session;
-mod standing;
+pub(crate) mod standing;
 pub mod token;
 pub mod web;
 

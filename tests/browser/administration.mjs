@@ -75,6 +75,13 @@ async function looksRight(page, where) {
   assert.ok(found.wide <= 0, `${where}: ${found.wide} px too wide`);
 }
 
+/** A grant: a client's own. */
+async function grant(gateway) {
+  const form = { grant_type: "client_credentials", client_id: "nightly", client_secret: "a secret of the nightly runs" };
+  const response = await fetch(`${gateway}/token`, { method: "POST", body: new URLSearchParams(form) });
+  assert.equal(response.status, 200, await response.text());
+}
+
 async function walk(browser, admin, view) {
   const page = await window(browser, view);
   const look = async (name) => {
@@ -109,6 +116,9 @@ async function walk(browser, admin, view) {
   assert.match(page.url(), /search=lovelace/, "the search is still there");
   await page.getByRole("button", { name: "Enable: ada" }).click();
   await page.getByRole("button", { name: "Disable: ada" }).waitFor();
+  await page.getByRole("link", { name: "Grants", exact: true }).click();
+  await page.getByRole("button", { name: /^Revoke: / }).click();
+  await page.getByText("There are none.").waitFor();
   await page.getByRole("button", { name: "Sign out", exact: true }).click();
   await page.getByLabel("Token").waitFor();
   await page.goBack();
@@ -127,6 +137,9 @@ public_url: http://127.0.0.1:${port}
 listen: 127.0.0.1:${port}
 admin: { listen: "127.0.0.1:${adminPort}", token: "${TOKEN}" }
 store: { sled: { path: "${directory}/data" } }
+oauth:
+  clients:
+    - { client_id: nightly, client_secret: "a secret of the nightly runs", client_name: Nightly runs, grant_types: [client_credentials] }
 users:
   - { username: ada, name: Ada Lovelace, email: ada@example.com, groups: [engineering, admins], password_hash: "${hash}" }
   - { username: bob, password_hash: "${hash}" }
@@ -156,6 +169,7 @@ try {
     args: ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"],
   });
   for (const view of VIEWS) {
+    await grant(`http://127.0.0.1:${port}`);
     await walk(browser, `http://127.0.0.1:${adminPort}`, view);
     console.log(`ok      the operator's pages, ${view.name}`);
   }

@@ -4,8 +4,8 @@ use mcpgate::config;
 use serde_json::{Value, json};
 
 use crate::http1::{Reply, form, request, send};
-use crate::person::{Browser, REDIRECT, authorize_target, register, tokens, walk};
-use crate::setup::Gateway;
+use crate::person::{Browser, REDIRECT, Tokens, authorize_target, redeem, register, tokens, walk};
+use crate::setup::{Gateway, PASSWORD};
 
 const TOKEN: &str = "the token of whoever administers";
 
@@ -563,6 +563,51 @@ async fn a_call_that_rules_forbid_is_named_with_its_tool_and_without_its_argumen
     );
     assert_eq!(names(&found, "decisions", "rpc_method"), ["tools/call", "tools/call"]);
     assert!(!found.to_string().contains("hunter2"), "{found}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_was_added_chooses_its_password_and_works_until_it_is_gone() {
+    let gateway = start().await;
+    let operator = Operator::of(&gateway);
+    let new = json!({ "username": "grace", "password": PASSWORD, "must_change": true });
+    assert_eq!(operator.api("POST", "users", Some(new)).await.0, 201);
+    let client = register(&gateway, json!({})).await;
+    let target = authorize_target(&client, Some(&gateway.resource("two")), None, &[]);
+    let mut browser = Browser::default();
+    // With the password that the operator knows nobody gets further than to another one.
+    let page = walk(&gateway, &mut browser, &target, "grace").await;
+    assert!(
+        page.text().contains("Choose a password"),
+        "{} {}",
+        page.status,
+        page.text()
+    );
+    assert_eq!(operator.get("users/grace/sessions").await["sessions"], json!([]));
+    let chosen = "a password of her own";
+    let reply = browser
+        .fill_in(&gateway, &page, &[("new_password", chosen), ("again", chosen)])
+        .await;
+    let page = browser.follow(&gateway, reply).await;
+    let reply = browser.fill_in(&gateway, &page, &[("decision", "approve")]).await;
+    let code = reply.redirected("code").unwrap();
+    let grace = Tokens::of(&redeem(&gateway, &client, &code, &[]).await);
+    assert_eq!(gateway.call("two", Some(&grace.access)).await.status, 200);
+    assert_eq!(operator.get("users/grace").await["must_change_password"], false);
+    assert_eq!(operator.get("tokens?subject=grace").await["tokens"][0]["kind"], "oauth");
+    // A reset ends the sessions, and the password of before.
+    let reset = json!({ "password": PASSWORD });
+    let (status, entry) = operator.api("POST", "users/grace/reset", Some(reset)).await;
+    assert_eq!((status, &entry["must_change_password"]), (200, &json!(true)));
+    assert_eq!(operator.get("users/grace/sessions").await["sessions"], json!([]));
+    // Whoever is disabled is told what everybody is told who does not get in.
+    assert_eq!(operator.api("POST", "users/grace/disable", None).await.0, 200);
+    assert_eq!(gateway.call("two", Some(&grace.access)).await.status, 401);
+    let refused = walk(&gateway, &mut Browser::default(), &target, "grace").await;
+    assert_eq!(refused.status, 401);
+    assert!(refused.text().contains("Username or password is wrong"));
+    assert_eq!(operator.api("DELETE", "users/grace", None).await.0, 200);
+    let refused = walk(&gateway, &mut Browser::default(), &target, "grace").await;
+    assert_eq!(refused.status, 401);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,7 +24,8 @@ pub const PASSWORD: &str = "correct horse battery staple";
 /// What the upstream calls the session that an `initialize` begins.
 pub const SESSION: &str = "s-1";
 
-pub static PASSWORD_HASH: LazyLock<String> = LazyLock::new(|| mcpgate::identity::local::hash_password(PASSWORD).unwrap());
+pub static PASSWORD_HASH: LazyLock<String> =
+    LazyLock::new(|| mcpgate::identity::local::hash_password(PASSWORD).unwrap());
 
 /// What the upstream saw of one request.
 #[derive(Clone, Debug)]
