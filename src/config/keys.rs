@@ -10,6 +10,7 @@ pub(super) const TOP: &[&str] = &[
     "oauth",
     "scopes",
     "users",
+    "accounts",
     "identity_providers",
     "upstreams",
     "outbound",
@@ -17,6 +18,7 @@ pub(super) const TOP: &[&str] = &[
 pub(super) const LISTENER: &[&str] = &["address", "tls", "http2", "proxy_protocol"];
 pub(super) const TLS: &[&str] = &["cert", "key"];
 pub(super) const ADMIN: &[&str] = &["listen", "token"];
+pub(super) const ACCOUNTS: &[&str] = &["second_factor"];
 pub(super) const STORE: &[&str] = &["sled"];
 pub(super) const SLED: &[&str] = &["path"];
 pub(super) const OAUTH: &[&str] = &[

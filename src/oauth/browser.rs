@@ -37,6 +37,8 @@ pub(super) enum Purpose {
     Account,
     /// Choose a password.
     Password,
+    /// Show a second factor, or change it.
+    Second,
     /// Stand for a session on that page.
     SessionName,
 }
@@ -151,6 +153,7 @@ impl Purpose {
             Self::Elsewhere => b"elsewhere",
             Self::Account => b"account",
             Self::Password => b"password",
+            Self::Second => b"second factor",
             Self::SessionName => b"session name",
         }
     }

@@ -8,6 +8,7 @@ pub(super) mod account;
 mod elsewhere;
 pub(super) mod password;
 mod problem;
+pub(super) mod second;
 pub(crate) mod style;
 pub(crate) mod words;
 
