@@ -156,6 +156,7 @@ const MAPS: &[(&str, &[&str])] = &[
     ("listen[].", LISTENER),
     ("listen[].tls.", TLS),
     ("admin.", ADMIN),
+    ("accounts.", ACCOUNTS),
     ("store.", STORE),
     ("store.sled.", SLED),
     ("oauth.", OAUTH),

@@ -224,7 +224,14 @@ async fn look_up(
     if user.is_none() && live.grant.subject != Subject::of_client(&live.grant.client_id) {
         return Ok(Err(Dead::NoPerson(live.grant)));
     }
-    let effective = at.config.with_implied(&live.token.scope);
+    // Other tokens hear of a lost group when they are refreshed, which this one never is.
+    let scope = match &user {
+        Some(user) if live.grant.client_id.is_personal_token() => {
+            live.token.scope.filtered(|token| at.config.may_be_granted(user, token))
+        }
+        _ => live.token.scope,
+    };
+    let effective = at.config.with_implied(&scope);
     let permit = Permit {
         upstream: index,
         token: *hash,
@@ -236,7 +243,7 @@ async fn look_up(
         revocations,
         subject: live.grant.subject.as_str().to_owned(),
         client_id: live.grant.client_id.as_str().to_owned(),
-        scope: live.token.scope,
+        scope,
         effective,
         session: Latest::default(),
     };

@@ -55,7 +55,7 @@ fn recovery_codes(page: &Reply) -> Vec<String> {
 }
 
 /// Sets an app up for ada, as she does it.
-async fn set_up(gateway: &Gateway, client: &Client) -> (Browser, Vec<u8>, Vec<String>) {
+pub async fn set_up(gateway: &Gateway, client: &Client) -> (Browser, Vec<u8>, Vec<String>) {
     let mut browser = Browser::default();
     type_password(gateway, &mut browser, client, &[]).await;
     let page = browser.get(gateway, "/account/security").await;
