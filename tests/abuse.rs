@@ -71,6 +71,9 @@ fn failing(endpoint: &str) -> Request<Bytes> {
         "client_configuration" => Request::get("/register/mgc_nobody").body(Bytes::new()).unwrap(),
         "authorize" => get("/authorize?client_id=nobody"),
         "login" => get("/login"),
+        "login_page" => post("/login/accept", &[]),
+        "backchannel_logout" => post("/logout/backchannel/nobody", &[("logout_token", "x")]),
+        "account" => get("/account"),
         "userinfo" => Request::get("/userinfo")
             .header("authorization", "Bearer nonsense")
             .body(Bytes::new())
@@ -98,7 +101,7 @@ async fn every_endpoint_for_strangers_says_429_and_when_to_come_back() {
         let wait: u64 = reply.header("retry-after").unwrap().parse().unwrap();
         assert!((1..=60).contains(&wait), "{wait}");
         assert_eq!(reply.header("cache-control"), Some("no-store"));
-        if matches!(row.endpoint, "authorize" | "login" | "device") {
+        if matches!(row.endpoint, "authorize" | "login" | "device" | "account") {
             assert!(reply.header("content-type").unwrap().starts_with("text/html"));
             assert!(reply.header("access-control-allow-origin").is_none());
             assert!(reply.header("content-security-policy").is_some());
@@ -119,20 +122,26 @@ async fn every_endpoint_for_strangers_says_429_and_when_to_come_back() {
     }
 }
 
+/// Rows that are for more than one path, or for those below one.
+const BY_NAME: [&str; 3] = ["client_configuration", "login_page", "backchannel_logout"];
+
 /// A limit that nobody could hit would be none: every endpoint that takes something from strangers has a row.
 #[test]
 fn the_table_names_endpoints_that_there_are_and_leaves_none_out() {
     for row in LIMITS {
         let path = format!("/{}", row.endpoint);
         assert!(
-            row.endpoint == "client_configuration" || ROUTES.iter().any(|(own, _)| *own == path),
+            BY_NAME.contains(&row.endpoint) || ROUTES.iter().any(|(own, _)| *own == path),
             "{path}"
         );
     }
     // These answer from memory, or take nothing that was not given to this browser before.
-    let free = ["/consent", "/logout", "/jwks.json", "/account"];
+    let free = ["/consent", "/logout", "/jwks.json"];
     for (path, _) in ROUTES {
-        let limited = LIMITS.iter().any(|row| format!("/{}", row.endpoint) == *path);
+        // What is below a page goes with it.
+        let limited = LIMITS
+            .iter()
+            .any(|row| path.trim_start_matches('/').split('/').next() == Some(row.endpoint));
         assert!(limited != free.contains(path), "{path}");
     }
 }

@@ -212,7 +212,7 @@ async fn the_server_s_document_is_found_under_every_upstream_and_nowhere_else() 
 async fn a_reserved_path_is_not_found_by_any_method() {
     let gateway = Gateway::new();
     for method in [http::Method::GET, http::Method::POST, http::Method::PUT] {
-        for path in ["/account", "/.well-known/anything"] {
+        for path in ["/mcp/.well-known/anything", "/.well-known/anything"] {
             let request = Request::builder().method(method.clone()).uri(path);
             let reply = gateway.send(request.body(Bytes::new()).unwrap()).await;
             assert_eq!(reply.status.as_u16(), 404, "{method} {path}");

@@ -56,6 +56,7 @@ async fn act(at: &Endpoints, call: &Call) -> Result<(StatusCode, Value), Trouble
         ("POST", ["users", subject, "disable"]) => users::set_disabled(at, subject, true).await?,
         ("POST", ["users", subject, "enable"]) => users::set_disabled(at, subject, false).await?,
         ("POST", ["users", subject, "reset"]) => users::reset(at, subject, body(call)?).await?,
+        ("POST", ["users", subject, "forget-factor"]) => users::forget_factor(at, subject).await?,
         ("GET", ["users", subject, "sessions"]) => users::sessions(at, subject).await?,
         ("DELETE", ["users", subject, "sessions"]) => users::end_sessions(at, subject).await?,
         ("GET", ["clients"]) => clients::list(at, &wanted(&[])?).await?.to_json("clients"),

@@ -157,6 +157,22 @@ pub(super) async fn reset(at: &Endpoints, name: &str, new: NewPassword) -> Resul
     show(at, name).await
 }
 
+/// Forgets the second factor of somebody who has lost it: until they set up another, their password is enough, unless one is
+/// required; then they set it up at the next sign-in.
+pub(super) async fn forget_factor(at: &Endpoints, name: &str) -> Result<Value, Trouble> {
+    let subject = subject(name)?;
+    if !at.store.reset_factors(&subject).await? {
+        show(at, name).await?;
+        return Err(Trouble::conflict(
+            "no_second_factor",
+            format!("{} has no second factor", shown(name)),
+        ));
+    }
+    at.store.end_sessions_of(&subject, None).await?;
+    tracing::info!(%subject, "administration: a second factor was forgotten");
+    show(at, name).await
+}
+
 /// Forgets somebody, and ends their sessions and grants.
 pub(super) async fn remove(at: &Endpoints, name: &str) -> Result<Value, Trouble> {
     let subject = subject(name)?;

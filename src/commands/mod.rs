@@ -107,6 +107,8 @@ pub enum Users {
     Disable(Somebody),
     /// Let somebody sign in again
     Enable(Somebody),
+    /// Forget the second factor of somebody who has lost it, and end their sessions
+    ForgetFactor(Somebody),
     /// Give an account another password, which has to be changed
     Reset {
         /// Who
@@ -276,6 +278,10 @@ async fn users(gateway: &Gateway, act: &Users) -> Result<Done, Stop> {
         }
         Users::Disable(who) => put(&who.subject, "disable", "is disabled; their sessions and tokens ended").await,
         Users::Enable(who) => put(&who.subject, "enable", "can sign in again").await,
+        Users::ForgetFactor(who) => {
+            let said = "has no second factor any more; their sessions ended";
+            put(&who.subject, "forget-factor", said).await
+        }
         Users::Reset { who, generate } => {
             let password = new_password(*generate)?;
             let body = json!({ "password": password.as_str() });

@@ -12,7 +12,8 @@ use super::read::{At, Object, Reader};
 use super::upstreams::Surroundings;
 use super::values::{read_bounded, shown};
 use super::{
-    Config, PublicUrl, RootResource, StoreConfig, grants, keys, listen, oauth, people, providers, tls, upstreams, yaml,
+    Config, PublicUrl, RootResource, SecondFactor, StoreConfig, grants, keys, listen, oauth, people, providers, tls,
+    upstreams, yaml,
 };
 use crate::domain::scope::Scope;
 
@@ -142,6 +143,7 @@ fn config(root: &At<'_>) -> Option<Config> {
         oauth,
         scopes,
         users,
+        second_factor: second_factor(&top),
         identity_providers,
         upstreams,
         outbound_roots: outbound_roots(&top),
@@ -158,6 +160,17 @@ fn config(root: &At<'_>) -> Option<Config> {
         }
     }
     public_url.is_some().then_some(config)
+}
+
+/// `accounts.second_factor`.
+fn second_factor(top: &Object<'_>) -> SecondFactor {
+    let accounts = top.section("accounts", keys::ACCOUNTS);
+    accounts.or("second_factor", SecondFactor::default(), |at| match at.text()? {
+        "off" => Some(SecondFactor::Off),
+        "optional" => Some(SecondFactor::Optional),
+        "required" => Some(SecondFactor::Required),
+        other => at.refuse(format!("{} is none of off, optional and required", shown(other))),
+    })
 }
 
 /// `store`: a directory.

@@ -41,8 +41,8 @@ pub const LIMITS: [EndpointLimit; 14] = [
     requests("par", 600),
     requests("device_authorization", 120),
     failures("device", 10),
-    requests("account", 600),
     failures("backchannel_logout", 60),
+    requests("account", 600),
 ];
 
 /// `oauth.limits` as it was read: in the order of [`LIMITS`], `None` for no limit.

@@ -10,6 +10,7 @@ pub(super) const TOP: &[&str] = &[
     "oauth",
     "scopes",
     "users",
+    "accounts",
     "identity_providers",
     "upstreams",
     "outbound",
@@ -17,6 +18,7 @@ pub(super) const TOP: &[&str] = &[
 pub(super) const LISTENER: &[&str] = &["address", "tls", "http2", "proxy_protocol"];
 pub(super) const TLS: &[&str] = &["cert", "key"];
 pub(super) const ADMIN: &[&str] = &["listen", "token"];
+pub(super) const ACCOUNTS: &[&str] = &["second_factor"];
 pub(super) const STORE: &[&str] = &["sled"];
 pub(super) const SLED: &[&str] = &["path"];
 pub(super) const OAUTH: &[&str] = &[
@@ -52,8 +54,8 @@ pub(super) const ENDPOINT_LIMITS: &[&str] = &[
     "par",
     "device_authorization",
     "device",
-    "account",
     "backchannel_logout",
+    "account",
 ];
 pub(super) const LOGIN_PAGE: &[&str] = &["url", "secret"];
 pub(super) const REGISTRATION: &[&str] = &[
@@ -154,6 +156,7 @@ const MAPS: &[(&str, &[&str])] = &[
     ("listen[].", LISTENER),
     ("listen[].tls.", TLS),
     ("admin.", ADMIN),
+    ("accounts.", ACCOUNTS),
     ("store.", STORE),
     ("store.sled.", SLED),
     ("oauth.", OAUTH),

@@ -11,6 +11,7 @@ mod headers;
 mod keys;
 mod limits;
 mod listen;
+mod login_page;
 mod oauth;
 mod people;
 mod presets;
@@ -73,6 +74,8 @@ pub struct Config {
     pub scopes: Vec<ScopeInfo>,
     /// The built-in accounts that are written down; others may be in the store.
     pub users: Vec<Account>,
+    /// Whether those who sign in with a password here show something besides it.
+    pub second_factor: SecondFactor,
     /// Where people sign in who have their account elsewhere.
     pub identity_providers: Vec<IdentityProvider>,
     /// The MCP servers behind the gateway; at least one.
@@ -81,6 +84,18 @@ pub struct Config {
     pub outbound_roots: Vec<CertificateDer<'static>>,
     /// The files that all of this was read from: gateway.yaml, certificates, keys, secrets.
     pub files: Vec<ReadFile>,
+}
+
+/// `accounts.second_factor`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SecondFactor {
+    /// Nobody is asked for one.
+    Off,
+    /// Whoever has set one up is asked for it.
+    #[default]
+    Optional,
+    /// Whoever has none sets one up when signing in.
+    Required,
 }
 
 /// `public_url`: an origin without a path or a trailing slash.

@@ -6,14 +6,14 @@ use std::time::Duration;
 use super::read::{At, Object};
 use super::values::shown;
 use super::{
-    ClientHosts, EndpointLimits, Grants, LoginPage, OAuthConfig, RootResource, ScopeInfo, client_keys, endpoint_limits,
-    grants, keys,
+    ClientHosts, EndpointLimits, Grants, OAuthConfig, RootResource, ScopeInfo, client_keys, endpoint_limits, grants,
+    keys,
 };
 use crate::domain::client::{Client, ClientAuthMethod, ClientDisplay, ClientId, ClientOrigin, GrantType, Permissions};
 use crate::domain::clock::Timestamp;
 use crate::domain::scope::{Scope, ScopeToken};
 use crate::domain::secret::SecretHash;
-use crate::domain::uri::{DEFAULT_SCHEMES, HostPattern, RedirectUri, is_loopback, is_private_use_scheme};
+use crate::domain::uri::{DEFAULT_SCHEMES, HostPattern, RedirectUri, is_private_use_scheme};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -412,48 +412,6 @@ impl<'a> At<'a> {
             return self.refuse("is an empty list; write at least one token, or leave the key out");
         }
         Some(items.iter().filter_map(At::client_secret).collect())
-    }
-
-    /// `builtin`, or a page of the operator's own.
-    fn login_page(&self) -> Option<LoginPage> {
-        if !self.is_map() {
-            if self.text()? == "builtin" {
-                return None;
-            }
-            return self.refuse("must be builtin, or a page of your own as { url: https://…, secret: … }");
-        }
-        let object = self.object(keys::LOGIN_PAGE)?;
-        let url = object
-            .required("url", "https://app.example.com/sign-in")
-            .and_then(At::page_url);
-        let secret = object
-            .required("secret", "{ env: LOGIN_SECRET }")
-            .and_then(At::client_secret);
-        Some(LoginPage {
-            url: url?,
-            secret: secret?,
-        })
-    }
-
-    /// Where browsers can be sent: nobody on the way may read or change what is in it.
-    fn page_url(&self) -> Option<String> {
-        let text = self.text()?;
-        let fine = url::Url::parse(text).is_ok_and(|url| {
-            let guarded = url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url));
-            guarded
-                && url.has_host()
-                && url.fragment().is_none()
-                && url.username().is_empty()
-                && url.password().is_none()
-        });
-        if fine && text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            Some(text.to_owned())
-        } else {
-            self.refuse(format!(
-                "{} is no https URL without a fragment (http is for this machine alone)",
-                shown(text)
-            ))
-        }
     }
 
     fn endpoint_prefix(&self) -> Option<String> {

@@ -130,6 +130,8 @@ pub enum OwnPage {
     Account,
     /// Where they choose another password.
     Password,
+    /// Where they set up a second factor.
+    Security,
 }
 
 /// An authorization request that its client pushed beforehand (RFC 9126), and that waits for its browser.
@@ -375,6 +377,7 @@ impl OwnPage {
         match self {
             Self::Account => "/account",
             Self::Password => "/account/password",
+            Self::Security => "/account/security",
         }
     }
 }

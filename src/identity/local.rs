@@ -62,6 +62,8 @@ struct Memory {
     stand_in: RandomState,
     turns: Arc<Semaphore>,
     waiting: AtomicUsize,
+    /// Second factors are tried one after the other: of many guesses at once, each sees the failures before it.
+    second: tokio::sync::Mutex<()>,
     #[cfg(test)]
     verifications: AtomicUsize,
 }
@@ -93,6 +95,7 @@ impl Accounts {
             stand_in: RandomState::new(),
             turns: Arc::new(Semaphore::new(AT_ONCE)),
             waiting: AtomicUsize::new(0),
+            second: tokio::sync::Mutex::new(()),
             #[cfg(test)]
             verifications: AtomicUsize::new(0),
         };
@@ -193,6 +196,26 @@ impl Accounts {
             Ok(turn) => self.verify(Zeroizing::new(hash), password, turn).await.0,
             Err(_) => false,
         }
+    }
+
+    /// Tries a second factor, under the limit on guessing of its own account.
+    pub(super) async fn try_second<T, E>(
+        &self,
+        subject: &str,
+        from: IpAddr,
+        now: Timestamp,
+        attempt: impl Future<Output = Result<Option<T>, E>>,
+    ) -> Result<Result<Option<T>, E>, Duration> {
+        let _turn = self.memory.second.lock().await;
+        let target = Target::Second(subject.to_owned());
+        self.memory.throttle.check(&target, from, now)?;
+        let outcome = attempt.await;
+        match &outcome {
+            Ok(Some(_)) => self.memory.throttle.succeeded(&target),
+            Ok(None) => self.memory.throttle.failed(&target, from, now),
+            Err(_) => {}
+        }
+        Ok(outcome)
     }
 
     /// Whether a password is the one of this hash.

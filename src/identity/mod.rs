@@ -3,6 +3,7 @@
 pub mod elsewhere;
 pub mod local;
 pub mod password;
+pub mod second;
 mod throttle;
 
 use std::fmt;

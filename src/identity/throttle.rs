@@ -34,6 +34,8 @@ pub(super) enum Target {
     Account(String),
     /// An account in the store.
     Stored(String),
+    /// The second factor of somebody who has shown their password.
+    Second(String),
     /// The hash of a username that nobody has: treated the same, or the difference would tell who has an account.
     Nobody(u64),
 }
@@ -150,7 +152,7 @@ impl Memory {
     fn failures(&mut self, target: &Target) -> &mut LruCache<Target, Failures> {
         match target {
             Target::Account(_) => &mut self.accounts,
-            Target::Stored(_) => &mut self.stored,
+            Target::Stored(_) | Target::Second(_) => &mut self.stored,
             Target::Nobody(_) => &mut self.strangers,
         }
     }

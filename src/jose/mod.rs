@@ -9,6 +9,7 @@
 
 mod claims;
 mod keys;
+pub mod otp;
 pub mod seal;
 mod signing;
 mod token;

@@ -28,7 +28,7 @@ const MAX_TOKENS: usize = 50;
 /// Most characters of a token's name.
 const MAX_NAME: usize = 80;
 /// Whoever makes a token signed in no longer ago than this: a browser that was left open makes none.
-const RECENT: Duration = Duration::from_secs(10 * 60);
+pub(super) const RECENT: Duration = Duration::from_secs(10 * 60);
 /// What the name of a ticked scope's input begins with: a name that is there twice is refused.
 pub(super) const TICKED: &str = "scope.";
 /// How many days a token may last.
@@ -89,6 +89,7 @@ async fn view(
         tokens: &tokens,
         token: &browser::session_token(at, Purpose::Account, &signed_in.id),
         has_password: super::password::account(at, subject).await?.is_some(),
+        has_security: super::second::is_ours(at, signed_in).await?,
         may_make: at.config.oauth.personal_access_tokens,
         done,
         made,

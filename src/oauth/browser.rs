@@ -31,14 +31,16 @@ pub(super) enum Purpose {
     SignOut,
     /// Type the code of a device.
     Device,
+    /// Go to an identity provider.
+    Elsewhere,
     /// Change something on the page of one's account.
     Account,
     /// Choose a password.
     Password,
+    /// Show a second factor, or change it.
+    Second,
     /// Stand for a session on that page.
     SessionName,
-    /// Go to an identity provider.
-    Elsewhere,
 }
 
 /// A browser that began an authorization.
@@ -148,10 +150,11 @@ impl Purpose {
             Self::Consent => b"consent",
             Self::SignOut => b"sign out",
             Self::Device => b"device",
+            Self::Elsewhere => b"elsewhere",
             Self::Account => b"account",
             Self::Password => b"password",
+            Self::Second => b"second factor",
             Self::SessionName => b"session name",
-            Self::Elsewhere => b"elsewhere",
         }
     }
 }

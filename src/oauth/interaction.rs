@@ -120,14 +120,7 @@ async fn sign_in(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
         ));
     }
     match at.identity.sign_in(username, password, call.address, at.now()).await {
-        SignIn::Success(user) => {
-            let details = SessionDetails {
-                provider: PROVIDER.to_owned(),
-                methods: vec!["pwd".to_owned()],
-                ..SessionDetails::default()
-            };
-            identified(at, call, &interaction, user, details).await
-        }
+        SignIn::Success(user) => super::second::after_password(at, call, &interaction, user).await,
         SignIn::MustChange(user) => {
             let passed = Passed {
                 subject: user.subject,
@@ -164,14 +157,26 @@ pub(super) async fn identified(
     user: User,
     details: SessionDetails,
 ) -> Result<Answer, Problem> {
+    let (signed_in, headers) = begin(at, call, interaction, user, details).await?;
+    let mut answer = go_on(at, interaction, &signed_in).await?;
+    answer.headers_mut().extend(headers);
+    Ok(answer)
+}
+
+/// The session alone, where a page is shown before the next step; with the headers that the page needs.
+pub(super) async fn begin(
+    at: &Endpoints,
+    call: &Call<'_>,
+    interaction: &Interaction<'_>,
+    user: User,
+    details: SessionDetails,
+) -> Result<(SignedIn, http::HeaderMap), Problem> {
     at.metrics.login(&details.provider, LoginOutcome::Success);
     tracing::info!(subject = %user.subject, provider = details.provider, "signed in");
     let mut headers = http::HeaderMap::new();
     let signed_in = session::sign_in(at, call, user, details, &mut headers).await?;
     at.store.note_sign_in(&interaction.id.hash()).await?;
-    let mut answer = go_on(at, interaction, &signed_in).await?;
-    answer.headers_mut().extend(headers);
-    Ok(answer)
+    Ok((signed_in, headers))
 }
 
 /// After a sign-in: the page of ours that waits for it, or a code where this was allowed before, an end where the account may not have it, else the question.

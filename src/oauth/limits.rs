@@ -61,8 +61,8 @@ fn name(route: Route) -> Option<&'static str> {
         return Some("login_page");
     }
     match route {
-        Route::LoginPassword => return Some("login"),
-        Route::AccountPassword => return Some("account"),
+        Route::LoginPassword | Route::LoginSecond => return Some("login"),
+        Route::AccountPassword | Route::AccountSecurity => return Some("account"),
         _ => {}
     }
     let (path, _) = ROUTES.iter().find(|(_, own)| *own == route)?;

@@ -38,8 +38,9 @@ pub mod register;
 pub mod remote;
 mod response;
 pub mod revoke;
+pub mod second;
 pub mod session;
-mod standing;
+pub(crate) mod standing;
 pub mod token;
 pub mod web;
 
@@ -120,6 +121,9 @@ pub enum Route {
     /// Where somebody chooses a password: at sign-in, and on the page of their account.
     LoginPassword,
     AccountPassword,
+    /// Where somebody shows their second factor at sign-in, and where they set one up.
+    LoginSecond,
+    AccountSecurity,
     Logout,
     /// Below `/login/provider/`: the way to an identity provider.
     ProviderStart,
@@ -154,6 +158,8 @@ pub const ROUTES: &[(&str, Route)] = &[
     ("/login", Route::Login),
     ("/login/password", Route::LoginPassword),
     ("/account/password", Route::AccountPassword),
+    ("/login/second", Route::LoginSecond),
+    ("/account/security", Route::AccountSecurity),
     ("/login/accept", Route::LoginAccept),
     ("/login/reject", Route::LoginReject),
     ("/consent", Route::Consent),
@@ -200,6 +206,8 @@ impl Route {
             | Self::Consent
             | Self::Account
             | Self::AccountPassword
+            | Self::LoginSecond
+            | Self::AccountSecurity
             | Self::Logout
             | Self::Device
             | Self::ProviderStart
@@ -263,6 +271,8 @@ impl Route {
             | Self::Consent
             | Self::Account
             | Self::AccountPassword
+            | Self::LoginSecond
+            | Self::AccountSecurity
             | Self::Logout
             | Self::Device
             | Self::ProviderStart
@@ -401,6 +411,8 @@ impl Endpoints {
             Route::Account => account::account(self, call).await,
             Route::LoginPassword => password::at_sign_in(self, call).await,
             Route::AccountPassword => password::of_account(self, call).await,
+            Route::LoginSecond => second::at_sign_in(self, call).await,
+            Route::AccountSecurity => second::of_account(self, call).await,
             Route::Logout => interaction::logout(self, call).await,
             Route::ProviderStart => elsewhere::start(self, call).await,
             Route::ProviderCallback => elsewhere::callback(self, call).await,

@@ -8,6 +8,7 @@ pub(super) mod account;
 mod elsewhere;
 pub(super) mod password;
 mod problem;
+pub(super) mod second;
 pub(crate) mod style;
 pub(crate) mod words;
 
@@ -110,8 +111,7 @@ pub(super) fn login(at: &Endpoints, about: &Interaction<'_>, username: &str, err
 /// What is said where no password is asked for.
 fn elsewhere_only(at: &Endpoints) -> Markup {
     html! {
-        p .fine { "You sign in to " (at.config.public_url.authority()) ", and come back here. The app does not see your "
-            "password, and nothing of your account there is passed on to it." }
+        p .fine { "You sign in there, and come back to " (at.config.public_url.authority()) ". The app does not see your password." }
     }
 }
 

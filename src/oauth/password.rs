@@ -4,16 +4,14 @@ use http::Method;
 use zeroize::Zeroizing;
 
 use super::browser::{self, Purpose};
-use super::interaction::{
-    FORM_TOKEN, Interaction, check_form_token, identified, own_form, path, sign_in_again_for, sign_in_for,
-};
+use super::interaction::{FORM_TOKEN, Interaction, check_form_token, own_form, path, sign_in_again_for, sign_in_for};
 use super::pages::{self, Problem, password as page};
 use super::session::{self, SignedIn};
 use super::web::{self, Parameters};
 use super::{Answer, Call, Endpoints};
 use crate::domain::error::OAuthError;
 use crate::domain::grant::OwnPage;
-use crate::domain::person::{Passed, Person, SessionDetails, Source};
+use crate::domain::person::{Passed, Person, Source};
 use crate::domain::secret::SecretHash;
 use crate::identity::local::hash_password;
 use crate::identity::{SignIn, password};
@@ -79,7 +77,9 @@ async fn passed<'a>(
 ) -> Result<(Interaction<'a>, Passed, Person), Problem> {
     let about = Interaction::resume(at, call, parameters).await?;
     let passed = about.request.details.passed.clone().ok_or_else(Problem::lapsed)?;
-    let person = account(at, &passed.subject).await?.ok_or_else(Problem::lapsed)?;
+    let person = account(at, &passed.subject).await?;
+    // Whoever still has to show a second factor cannot get around it here.
+    let person = person.filter(|person| person.must_change).ok_or_else(Problem::lapsed)?;
     Ok((about, passed, person))
 }
 
@@ -107,12 +107,7 @@ async fn choose(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
     let Some(user) = at.identity.user(&passed.subject).await? else {
         return Err(Problem::lapsed());
     };
-    let details = SessionDetails {
-        provider: super::interaction::PROVIDER.to_owned(),
-        methods: vec!["pwd".to_owned()],
-        ..SessionDetails::default()
-    };
-    identified(at, call, &about, user, details).await
+    super::second::after_password(at, call, &about, user).await
 }
 
 // --- on the account's page

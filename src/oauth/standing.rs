@@ -1,13 +1,30 @@
-//! Whether somebody who signed in elsewhere may still have a token: their provider is asked, if what is known of them is too
-//! old (`identity/elsewhere/again.rs`).
+//! Whether somebody who signed in elsewhere may still have a token, or use one that lives long: their provider is asked, if
+//! what is known of them is too old (`identity/elsewhere/again.rs`).
+
+use std::time::Duration;
 
 use super::{Endpoints, unavailable};
 use crate::domain::client::Client;
+use crate::domain::clock::Timestamp;
 use crate::domain::error::{ErrorCode, OAuthError};
 use crate::domain::grant::GrantId;
 use crate::domain::person::Source;
 use crate::domain::user::User;
 use crate::identity::elsewhere::again::{self, Standing};
+use crate::store::StoreError;
+
+/// How long nobody looks again, however short the time is that the configuration gives.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// What is known of somebody now.
+enum Verdict {
+    /// They may go on, as this person.
+    Good(User),
+    /// They may not, and what they had has ended.
+    Ended(&'static str),
+    /// Nobody could be asked for too long.
+    Unknown(String),
+}
 
 /// The person as they are now.
 ///
@@ -21,43 +38,78 @@ pub(super) async fn confirm(
     user: User,
     grant: Option<&GrantId>,
 ) -> Result<User, OAuthError> {
-    let person = at.store.person(&user.subject).await.map_err(unavailable)?;
-    let Some(person) = person else { return Ok(user) };
+    match judge(at, user, grant).await.map_err(unavailable)? {
+        Verdict::Good(user) => Ok(user),
+        Verdict::Ended(why) => Err(OAuthError::invalid_grant().because(format!("client {}: {why}", client.id))),
+        Verdict::Unknown(why) => Err(OAuthError::new(
+            ErrorCode::TemporarilyUnavailable,
+            "the identity provider cannot be reached; try again shortly",
+        )
+        .because(why)),
+    }
+}
+
+/// The same for whoever uses a token that nobody refreshes: the person, and when to look again, if that is
+/// ever needed. `None` if they are not there any more.
+///
+/// # Errors
+/// If that could not be found out for too long, or the store fails.
+pub(crate) async fn of_holder(
+    at: &Endpoints,
+    user: User,
+    grant: &GrantId,
+) -> Result<Option<(User, Option<Timestamp>)>, StoreError> {
+    let user = match judge(at, user, Some(grant)).await? {
+        Verdict::Good(user) => user,
+        Verdict::Ended(_) => return Ok(None),
+        Verdict::Unknown(why) => {
+            return Err(StoreError::Backend {
+                operation: "asking an identity provider about somebody",
+                source: why.into(),
+            });
+        }
+    };
+    let soon = at.now().plus(PAUSE);
+    let until = at.store.person(&user.subject).await?.and_then(|person| {
+        let Source::Provider(id) = &person.source else {
+            return None;
+        };
+        let recheck = at.config.identity_provider(id)?.recheck;
+        let next = person.link.map(|link| link.checked_at.plus(recheck));
+        Some(next.map_or(soon, |next| next.max(soon)))
+    });
+    Ok(Some((user, until)))
+}
+
+async fn judge(at: &Endpoints, user: User, grant: Option<&GrantId>) -> Result<Verdict, StoreError> {
+    let Some(person) = at.store.person(&user.subject).await? else {
+        return Ok(Verdict::Good(user));
+    };
     let Source::Provider(id) = &person.source.clone() else {
-        return Ok(user);
+        return Ok(Verdict::Good(user));
     };
-    let refused = |why: &str| OAuthError::invalid_grant().because(format!("client {}: {why}", client.id));
     let Some(provider) = at.config.identity_provider(id) else {
-        return Err(refused("the identity provider is not configured any more"));
+        return Ok(Verdict::Ended("the identity provider is not configured any more"));
     };
-    let standing = again::ask(&at.remote.providers, provider, &at.store, &at.clock, person).await;
-    let (why, barred) = match standing.map_err(unavailable)? {
-        Standing::Good(user) => return Ok(*user),
+    let (why, barred) = match again::ask(&at.remote.providers, provider, &at.store, &at.clock, person).await? {
+        Standing::Good(user) => return Ok(Verdict::Good(*user)),
         Standing::Unknown(why) => {
-            return Err(OAuthError::new(
-                ErrorCode::TemporarilyUnavailable,
-                "the identity provider cannot be reached; try again shortly",
-            )
-            .because(format!(
-                "provider {id} could not be asked about {}: {why}",
-                user.subject
+            let subject = &user.subject;
+            return Ok(Verdict::Unknown(format!(
+                "provider {id} could not be asked about {subject}: {why}"
             )));
         }
         Standing::Gone(why) => (why, false),
         Standing::Barred(why) => (why, true),
     };
     tracing::warn!(provider = id, subject = %user.subject, reason = why, "somebody is not who they were: they are signed out and get no token");
-    at.store
-        .end_sessions_of(&user.subject, None)
-        .await
-        .map_err(unavailable)?;
+    at.store.end_sessions_of(&user.subject, None).await?;
     if barred {
-        at.store
-            .revoke_grants_of(&user.subject, None)
-            .await
-            .map_err(unavailable)?;
+        at.store.revoke_grants_of(&user.subject, None).await?;
     } else if let Some(grant) = grant {
-        at.store.revoke_grant(grant).await.map_err(unavailable)?;
+        at.store.revoke_grant(grant).await?;
     }
-    Err(refused("the identity provider does not know the person any more"))
+    Ok(Verdict::Ended(
+        "the identity provider does not know the person any more",
+    ))
 }

@@ -26,7 +26,7 @@ use crate::domain::secret::{Secret, SecretHash, SecretKind};
 use crate::domain::user::Subject;
 use crate::oauth::dpop::{self, ProofError};
 use crate::oauth::protected::{NoToken, Scheme, presented};
-use crate::oauth::{Answer, Endpoints, PROTECTED_RESOURCE, identity_assertion};
+use crate::oauth::{Answer, Endpoints, PROTECTED_RESOURCE, identity_assertion, standing};
 use crate::store::StoreError;
 use crate::telemetry::AuthDecision;
 
@@ -50,6 +50,8 @@ pub(super) struct Permit {
     /// With a signed one, where the upstream wants that: then the permit is good only while that one is fresh.
     pub(super) identity: Vec<(HeaderName, HeaderValue)>,
     signed: Option<(Timestamp, Timestamp)>,
+    /// When to look again whether its person is still who they were, for a token that nobody refreshes.
+    look_again_at: Option<Timestamp>,
     pub(super) subject: String,
     pub(super) client_id: String,
     /// Its session.
@@ -112,6 +114,7 @@ impl Permit {
     /// Whether what was signed with it can be sent on: half of its time is left, and the clock was not put back.
     fn is_fresh(&self, now: Timestamp) -> bool {
         self.signed.is_none_or(|(made_at, until)| made_at <= now && now < until)
+            && self.look_again_at.is_none_or(|at| now < at)
     }
 
     /// What its holder may do: what was granted, and everything that this implies.
@@ -210,22 +213,37 @@ async fn look_up(
     if !at.knows_client(&live.grant.client_id).await? {
         return Ok(Err(Dead::NoClient(live.grant)));
     }
-    let user = at.identity.user(&live.grant.subject).await?;
+    let mut user = at.identity.user(&live.grant.subject).await?;
+    let mut look_again_at = None;
+    if live.grant.client_id.is_personal_token()
+        && let Some(known) = user.take()
+        && let Some((now_known, until)) = standing::of_holder(at, known, &live.token.grant).await?
+    {
+        (user, look_again_at) = (Some(now_known), until);
+    }
     if user.is_none() && live.grant.subject != Subject::of_client(&live.grant.client_id) {
         return Ok(Err(Dead::NoPerson(live.grant)));
     }
-    let effective = at.config.with_implied(&live.token.scope);
+    // Other tokens hear of a lost group when they are refreshed, which this one never is.
+    let scope = match &user {
+        Some(user) if live.grant.client_id.is_personal_token() => {
+            live.token.scope.filtered(|token| at.config.may_be_granted(user, token))
+        }
+        _ => live.token.scope,
+    };
+    let effective = at.config.with_implied(&scope);
     let permit = Permit {
         upstream: index,
         token: *hash,
         identity: headers::identity(upstream, &live.grant, &effective, user.as_ref()),
         signed: None,
+        look_again_at,
         key: live.token.key,
         expires_at: live.token.expires_at.min(live.grant.expires_at),
         revocations,
         subject: live.grant.subject.as_str().to_owned(),
         client_id: live.grant.client_id.as_str().to_owned(),
-        scope: live.token.scope,
+        scope,
         effective,
         session: Latest::default(),
     };

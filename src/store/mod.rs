@@ -7,10 +7,12 @@
 //! Records carry their own expiry. A lookup may return an expired record: whether it still counts is decided above, with
 //! the caller's clock. Expired records are removed by [`Store::sweep`].
 
+mod factors;
 mod people;
 mod requests;
 pub mod sled;
 
+pub use factors::SecondFactors;
 pub use people::{Addition, Chosen, Listed, MAX_PEOPLE, People};
 pub use requests::{
     Answered, Decided, Keys, MAX_DEVICES, MAX_PUSHED_REQUESTS, MAX_USED_ONCE, Once, Poll, Room, Waiting,
@@ -136,7 +138,7 @@ pub enum Rotation {
 
 /// Everything that the gateway remembers.
 #[async_trait]
-pub trait Store: Keys + Waiting + People + Send + Sync + 'static {
+pub trait Store: Keys + Waiting + People + SecondFactors + Send + Sync + 'static {
     // --- clients
 
     /// Puts a client that registered itself on record; see [`Registration`] for the cap of [`MAX_REGISTERED_CLIENTS`].

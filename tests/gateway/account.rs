@@ -7,7 +7,7 @@ use crate::person::{Browser, Tokens, authorize_target, redeem, register, tokens,
 use crate::setup::{Gateway, PASSWORD};
 
 /// Signs in for the page.
-async fn open(gateway: &Gateway, browser: &mut Browser, username: &str) -> Reply {
+pub async fn open(gateway: &Gateway, browser: &mut Browser, username: &str) -> Reply {
     let reply = browser.get(gateway, "/account").await;
     let mut reply = browser.follow(gateway, reply).await;
     if reply.text().contains("name=\"password\"") {
@@ -22,7 +22,7 @@ async fn open(gateway: &Gateway, browser: &mut Browser, username: &str) -> Reply
 }
 
 /// Sends the form of the page that has this hidden value in it.
-async fn press(gateway: &Gateway, browser: &mut Browser, page: &Reply, mark: &str) -> Reply {
+pub async fn press(gateway: &Gateway, browser: &mut Browser, page: &Reply, mark: &str) -> Reply {
     let html = page.text();
     let form = html
         .split("<form")
@@ -212,6 +212,32 @@ async fn a_token_of_one_s_own_opens_what_it_was_made_for() {
     assert_eq!(gateway.call("two", Some(&token)).await.status, 200);
     gateway.advance(7 * 86_400 + 1);
     assert_eq!(gateway.call("two", Some(&token)).await.status, 401);
+}
+
+/// Who loses a group loses what the group may do, without waiting for the token to end.
+#[tokio::test]
+async fn a_token_of_one_s_own_follows_the_groups_of_its_person() {
+    let gateway = with_tokens().await;
+    let mut browser = Browser::default();
+    let page = open(&gateway, &mut browser, "bob").await;
+    let token = made(&make(&gateway, &mut browser, &page, "one", &[("scope.one:admin", "1")]).await);
+    assert_eq!(gateway.call("one", Some(&token)).await.status, 200);
+    assert_eq!(
+        gateway.upstream.last().header("x-forwarded-scope"),
+        Some("one:use one:admin")
+    );
+    let file = gateway.directory.path().join("gateway.yaml");
+    std::fs::write(
+        &file,
+        gateway
+            .yaml
+            .replace("groups: [admins] }\nupstreams", "groups: [guests] }\nupstreams"),
+    )
+    .unwrap();
+    let config = mcpgate::config::load(&file).unwrap();
+    gateway.running.put_in_force(config).unwrap();
+    assert_eq!(gateway.call("one", Some(&token)).await.status, 200);
+    assert_eq!(gateway.upstream.last().header("x-forwarded-scope"), Some("one:use"));
 }
 
 /// The attacks: a browser left open, a server that the account may not use, another person's token, too many.

@@ -174,6 +174,30 @@ async fn accounts_are_administered_from_the_command_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_second_factor_that_was_lost_is_forgotten() {
+    let at = Administered::start().await;
+    let client = register(&at.gateway, json!({})).await;
+    let (mut browser, ..) = crate::second::set_up(&at.gateway, &client).await;
+    assert_eq!(browser.get(&at.gateway, "/account").await.status, 200);
+    let said = at.run(&["users", "forget-factor", "ada"]).await;
+    let expected = "ada has no second factor any more; their sessions ended\n";
+    assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (0, expected, ""));
+    assert_eq!(browser.get(&at.gateway, "/account").await.status, 303, "signed out");
+    // From here on the password is enough.
+    tokens(&at.gateway, &client, "ada", "one").await;
+    let said = at.run(&["users", "forget-factor", "ada"]).await;
+    assert_eq!(
+        (said.code, said.err.as_str()),
+        (1, "mcpgate: \"ada\" has no second factor\n")
+    );
+    let said = at.run(&["users", "forget-factor", "nobody"]).await;
+    assert_eq!(
+        (said.code, said.err.as_str()),
+        (1, "mcpgate: there is nobody with the subject \"nobody\"\n")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn clients_grants_and_tokens_are_listed_and_revoked_from_the_command_line() {
     let at = Administered::start().await;
     let client = register(&at.gateway, json!({ "client_name": "\u{1b}[31mred\u{202e}" })).await;

@@ -966,3 +966,61 @@ async fn a_provider_that_says_nothing_more_than_that_the_token_is_good() {
     at.idp.inside().refresh_tokens.clear();
     assert_eq!(at.refresh(&tokens.refresh).await.error(), "invalid_grant");
 }
+
+/// Spec: F20, E10
+#[tokio::test]
+async fn a_token_that_nobody_refreshes_ends_with_its_person_too() {
+    let at = At::start("").await;
+    let yaml = at
+        .gateway
+        .yaml
+        .replacen("oauth:\n", "oauth:\n  personal_access_tokens: true\n", 1);
+    let config = mcpgate::config::parse(&yaml, std::path::Path::new("."), &|_| None).unwrap();
+    at.gateway.running.put_in_force(config).unwrap();
+    let mut browser = Browser::default();
+    let page = browser.get(&at.gateway, "/account").await;
+    let page = browser.follow(&at.gateway, page).await;
+    let way = browser.fill_in(&at.gateway, &page, &[]).await.location();
+    let reply = browser.get(&at.gateway, &at.idp.come_back(&way)).await;
+    let page = browser.follow(&at.gateway, reply).await;
+    let text = page.text();
+    let csrf = text
+        .split("name=\"csrf\" value=\"")
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap();
+    let pairs = [
+        ("csrf", csrf),
+        ("action", "make_token"),
+        ("name", "backup"),
+        ("upstream", "one"),
+        ("days", "90"),
+    ];
+    let shown = browser.submit(&at.gateway, "/account", &pairs).await.text();
+    let token = format!(
+        "mgpt_{}",
+        shown.split("value=\"mgpt_").nth(1).unwrap().split('"').next().unwrap()
+    );
+    let asked = at.idp.count("/token");
+    assert_eq!(at.gateway.call("one", Some(&token)).await.status, 200);
+    at.gateway.advance(901);
+    at.idp.inside().person["groups"] = json!(["fleet"]);
+    assert_eq!(at.gateway.call("one", Some(&token)).await.status, 200);
+    assert_eq!(at.gateway.call("one", Some(&token)).await.status, 200);
+    assert_eq!(at.gateway.upstream.last().header("x-forwarded-groups"), Some("fleet"));
+    assert_eq!(at.idp.count("/token"), asked + 1);
+    at.gateway.advance(901);
+    at.idp.inside().status = 503;
+    assert_eq!(at.gateway.call("one", Some(&token)).await.status, 200);
+    at.gateway.advance(3600);
+    assert_eq!(at.gateway.call("one", Some(&token)).await.status, 503);
+    at.gateway.advance(11);
+    at.idp.inside().status = 200;
+    assert_eq!(at.gateway.call("one", Some(&token)).await.status, 200);
+    at.gateway.advance(901);
+    at.idp.inside().refresh_tokens.clear();
+    assert_eq!(at.gateway.call("one", Some(&token)).await.status, 401);
+    assert_eq!(at.gateway.call("one", Some(&token)).await.status, 401);
+}

@@ -43,6 +43,7 @@ mod provider;
 mod proxying;
 mod reloading;
 mod rudeness;
+mod second;
 mod sessions;
 mod setup;
 mod signals;

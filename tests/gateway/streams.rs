@@ -6,9 +6,10 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::account;
 use crate::http1::{find, request};
 use crate::mcp_server::McpServer;
-use crate::person::{Tokens, register, tokens};
+use crate::person::{Browser, Client, Tokens, register, tokens};
 use crate::sessions::{ADMIN_TOKEN, Bound};
 
 const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
@@ -434,6 +435,37 @@ async fn a_stream_ends_when_its_token_is_revoked_and_no_other_does() {
     revoke(&other.refresh).await;
     assert!(spared.ends(Duration::from_secs(3)).await);
     at.server.until_abandoned(4).await;
+}
+
+/// What people take back on their account page is closed at once, also where it is being used.
+///
+/// Spec: E10, H11
+#[tokio::test]
+async fn a_stream_ends_when_its_person_takes_the_access_back_and_no_other_does() {
+    let at = Bound::start("/sse", "").await;
+    let (kept, taken) = (
+        register(&at.gateway, json!({ "client_name": "Kept" })).await,
+        register(&at.gateway, json!({ "client_name": "Taken" })).await,
+    );
+    let bearer = async |client: &Client, username: &str| {
+        let tokens = tokens(&at.gateway, client, username, "one").await;
+        format!("Bearer {}", tokens.access)
+    };
+    let mut open = Open::get(&at, &bearer(&taken, "ada").await, "/one/mcp").await;
+    let mut spared = [
+        Open::get(&at, &bearer(&kept, "ada").await, "/one/mcp").await,
+        Open::get(&at, &bearer(&taken, "bob").await, "/one/mcp").await,
+    ];
+    open.goes_on(Duration::from_millis(1_500)).await;
+    let mut browser = Browser::default();
+    let page = account::open(&at.gateway, &mut browser, "ada").await;
+    let mark = format!("value=\"{}\"", taken.id);
+    let page = account::press(&at.gateway, &mut browser, &page, &mark).await;
+    assert!(page.text().contains("Kept") && !page.text().contains("Taken"));
+    assert!(open.ends(Duration::from_secs(3)).await);
+    for stream in &mut spared {
+        stream.goes_on(Duration::from_millis(500)).await;
+    }
 }
 
 /// Of many streams those end whose tokens are gone, and all at once.

@@ -20,8 +20,8 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, Request, StatusCode};
 use mcpgate::config::{
-    Account, ClientHosts, Config, Limits, OAuthConfig, PublicUrl, RootResource, ScopeInfo, StoreConfig, Upstream,
-    UpstreamTls, UpstreamUrl,
+    Account, ClientHosts, Config, Limits, OAuthConfig, PublicUrl, RootResource, ScopeInfo, SecondFactor, StoreConfig,
+    Upstream, UpstreamTls, UpstreamUrl,
 };
 use mcpgate::domain::client::{Client, ClientId};
 use mcpgate::domain::clock::{Clock as _, ManualClock, Timestamp};
@@ -100,6 +100,7 @@ pub fn config() -> Config {
         listen: Vec::new(),
         identity_providers: Vec::new(),
         admin_token: None,
+        second_factor: SecondFactor::Optional,
         admin: ([127, 0, 0, 1], 0).into(),
         store: StoreConfig::Sled { path: PathBuf::new() },
         oauth: OAuthConfig {

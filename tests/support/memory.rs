@@ -23,13 +23,13 @@ use mcpgate::domain::grant::{
     LoginStep, LoginVerdict, PushedRequest, RefreshToken, Session, Succession,
 };
 use mcpgate::domain::key::KeyRecord;
-use mcpgate::domain::person::{Passed, Person, ProviderLink};
+use mcpgate::domain::person::{Authenticator, Factors, Passed, Person, ProviderLink};
 use mcpgate::domain::scope::Scope;
 use mcpgate::domain::secret::SecretHash;
 use mcpgate::domain::user::Subject;
 use mcpgate::store::{
     Addition, Answered, Approval, Chosen, Decided, Issued, Keys, Listed, MAX_CODE_ATTEMPTS, Once, People, Poll,
-    Redemption, Registration, Room, Rotation, Store, StoreError, Waiting,
+    Redemption, Registration, Room, Rotation, SecondFactors, Store, StoreError, Waiting,
 };
 
 #[derive(Default)]
@@ -57,6 +57,7 @@ struct Records {
     used_once: HashSet<SecretHash>,
     keys: Vec<KeyRecord>,
     people: BTreeMap<Subject, Person>,
+    factors: HashMap<Subject, Factors>,
     pushed: HashMap<SecretHash, PushedRequest>,
     devices: HashMap<SecretHash, DeviceAuthorization>,
 }
@@ -550,6 +551,56 @@ impl Memory {
 }
 
 #[async_trait]
+impl SecondFactors for Memory {
+    async fn factors(&self, subject: &Subject) -> Result<Option<Factors>, StoreError> {
+        self.with(|records| records.factors.get(subject).cloned()).await
+    }
+
+    async fn add_authenticator(
+        &self,
+        subject: &Subject,
+        authenticator: &Authenticator,
+        recovery: &[SecretHash],
+    ) -> Result<bool, StoreError> {
+        self.with(|records| {
+            let is_new = !records.factors.contains_key(subject);
+            records.factors.entry(subject.clone()).or_insert_with(|| Factors {
+                authenticator: authenticator.clone(),
+                recovery: recovery.to_vec(),
+            });
+            is_new
+        })
+        .await
+    }
+
+    async fn use_step(&self, subject: &Subject, sealed: &str, step: u64) -> Result<bool, StoreError> {
+        self.with(|records| match records.factors.get_mut(subject) {
+            Some(factors) if factors.authenticator.may_use(sealed, step) => {
+                factors.authenticator.last_step = step;
+                true
+            }
+            _ => false,
+        })
+        .await
+    }
+
+    async fn use_recovery_code(&self, subject: &Subject, code: &SecretHash) -> Result<bool, StoreError> {
+        self.with(|records| {
+            records.factors.get_mut(subject).is_some_and(|factors| {
+                let before = factors.recovery.len();
+                factors.recovery.retain(|known| known != code);
+                factors.recovery.len() < before
+            })
+        })
+        .await
+    }
+
+    async fn reset_factors(&self, subject: &Subject) -> Result<bool, StoreError> {
+        self.with(|records| records.factors.remove(subject).is_some()).await
+    }
+}
+
+#[async_trait]
 impl People for Memory {
     async fn person(&self, subject: &Subject) -> Result<Option<Person>, StoreError> {
         self.with(|records| records.people.get(subject).cloned()).await
@@ -636,6 +687,7 @@ impl People for Memory {
         self.revoking(|records| {
             records.end_sessions(subject, None);
             records.end_grants(|grant| grant.subject == *subject);
+            records.factors.remove(subject);
             records.people.remove(subject).is_some()
         })
         .await

@@ -64,6 +64,8 @@ pub(in crate::oauth) struct About<'a> {
     pub(in crate::oauth) token: &'a str,
     /// Whether it is an account with a password that is kept here.
     pub(in crate::oauth) has_password: bool,
+    /// Whether a second factor can be set up.
+    pub(in crate::oauth) has_security: bool,
     /// Whether tokens can be made.
     pub(in crate::oauth) may_make: bool,
     pub(in crate::oauth) done: Option<Done>,
@@ -102,6 +104,7 @@ pub(in crate::oauth) fn account(at: &Endpoints, about: &About<'_>) -> Answer {
         (connected(at, about))
         (places(at, about))
         @if about.may_make || !about.tokens.is_empty() { (tokens(at, about)) }
+        @if about.has_security { p .other { a href=(path(at, "/account/security")) { "Second factor" } } }
         @if about.has_password { p .other { a href=(path(at, "/account/password")) { "Change your password" } } }
         form .other method="post" action=(path(at, "/logout")) {
             input type="hidden" name=(SIGN_OUT_TOKEN) value=(sign_out_token(at, about.signed_in));

@@ -13,6 +13,7 @@ mod clients;
 mod compact;
 mod directory;
 mod events;
+mod factors;
 mod flusher;
 #[cfg(debug_assertions)]
 #[doc(hidden)]

@@ -16,7 +16,7 @@ use crate::domain::grant::{
     Session,
 };
 use crate::domain::key::KeyRecord;
-use crate::domain::person::Person;
+use crate::domain::person::{Factors, Person};
 use crate::domain::scope::Scope;
 use crate::domain::secret::SecretHash;
 use crate::domain::user::Subject;
@@ -61,6 +61,7 @@ pub(super) mod prefix {
     /// Index: what the last refreshes of a grant yielded.
     pub(in crate::store::sled) const REFRESH: u8 = b'W';
     pub(in crate::store::sled) const PERSON: u8 = b'e';
+    pub(in crate::store::sled) const FACTORS: u8 = b'f';
     /// Index: the grants of a subject.
     pub(in crate::store::sled) const SUBJECT_GRANT: u8 = b'V';
     /// What was done to the store as a whole.
@@ -112,6 +113,7 @@ records! {
     PushedRequest: PUSHED_REQUEST, "pushed request", expires_at;
     DeviceAuthorization: DEVICE, "device authorization", expires_at;
     Person: PERSON, "person";
+    Factors: FACTORS, "second factor";
 }
 
 /// What somebody allowed a client, with the key that it is remembered under in full: the record's own key has its hash.
