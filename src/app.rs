@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch as channel};
 use tokio::task::JoinHandle;
 
 use crate::admin::{self, Admin};
-use crate::config::{Config, StoreConfig};
+use crate::config::{AuditConfig, AuditTo, Config, StoreConfig};
 use crate::domain::clock::Clock;
 use crate::fetch::{self, Fetcher, Reach, SystemNetwork};
 use crate::identity::Identity;
@@ -25,6 +25,8 @@ use crate::proxy::Gateway;
 use crate::proxy::listener::{Bound, Live};
 use crate::store::sled::{Observer, SledStore};
 use crate::store::{Store, StoreError};
+use crate::telemetry::audit::{Audit, AuditError, Destination};
+use crate::telemetry::chain::Seal;
 use crate::telemetry::{Metrics, MetricsError};
 use reload::Reloader;
 use watch::Watch;
@@ -57,6 +59,9 @@ pub enum StartError {
     /// Metrics cannot be set up.
     #[error("cannot set up the metrics: {0}")]
     Metrics(#[from] MetricsError),
+    /// The audit log cannot be written.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// Nobody can be asked.
     #[error(transparent)]
     Fetch(#[from] fetch::SetupError),
@@ -104,6 +109,11 @@ pub async fn start_on(
 ) -> Result<Running, StartError> {
     let config = Arc::new(config);
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"))?);
+    if let Some(wanted) = &config.audit {
+        let wanted = wanted.clone();
+        let opened = tokio::task::spawn_blocking(move || open_audit(&wanted)).await;
+        metrics.audit_with(opened.map_err(|error| StartError::Gateway(error.to_string()))??);
+    }
     let listen_error = |address: String| move |source| StartError::Listen { address, source };
     // Addresses first: a second gateway with the same configuration fails here, before it waits for the store's lock.
     let names = config
@@ -219,6 +229,9 @@ impl Running {
             // Gone only now, and its port and its hold on the store with it; that it was aborted is no news.
             let _ = task.await;
         }
+        let metrics = Arc::clone(&self.reloader.endpoints().metrics);
+        // It ends when everything is on the disk.
+        let _ = tokio::task::spawn_blocking(move || metrics.audit().close()).await;
         self.store.close().await
     }
 }
@@ -237,6 +250,20 @@ impl fetch::Observer for Fetches {
     fn fetched(&self, kind: fetch::Kind, outcome: &'static str) {
         self.0.fetch(kind.as_str(), outcome);
     }
+}
+
+/// The audit log of a configuration.
+fn open_audit(wanted: &AuditConfig) -> Result<Audit, AuditError> {
+    let seal = match &wanted.key {
+        // HMAC takes keys of every length.
+        Some(key) => Seal::keyed(key.as_bytes()).unwrap_or(Seal::Plain),
+        None => Seal::Plain,
+    };
+    let to = match &wanted.to {
+        AuditTo::File(path) => Destination::File(path.clone()),
+        AuditTo::Stdout => Destination::Stdout,
+    };
+    Audit::start(to, seal)
 }
 
 /// Who asks others: where strangers say, only on the public internet; where the configuration says, anywhere.

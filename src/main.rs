@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use mcpgate::app::{self, Running};
-use mcpgate::commands::{Administration, password};
+use mcpgate::commands::audit::Audit;
+use mcpgate::commands::{self, Administration, password};
 use mcpgate::config::{self, Config};
 use mcpgate::domain::clock::{Clock as _, SystemClock};
 use mcpgate::telemetry::access::{self, Form};
@@ -54,6 +55,9 @@ enum Command {
     Check(ConfigurationFile),
     /// Read a password from the terminal or standard input and print its hash for `users`
     HashPassword,
+    /// Check an audit log
+    #[command(subcommand)]
+    Audit(Audit),
     #[command(flatten)]
     Administration(Administration),
 }
@@ -87,6 +91,7 @@ fn main() -> ExitCode {
         Command::Demo => run(arguments.log_format, run_demo()),
         Command::Check(own) => check(&own.or(&arguments.configuration)),
         Command::HashPassword => hash_password(),
+        Command::Audit(command) => commands::audit::run(&command),
         Command::Administration(command) => administer(command, arguments.configuration.config),
     }
 }

@@ -4,6 +4,7 @@
 //! of which there are only so many. The log never holds a token, a code, a cookie, a query string or a body.
 
 pub mod access;
+pub mod audit;
 mod budgets;
 pub mod chain;
 pub mod decisions;
@@ -124,6 +125,7 @@ pub enum IssuedBy {
 pub struct Metrics {
     registry: Registry,
     refusals: decisions::Decisions,
+    audit: std::sync::OnceLock<audit::Audit>,
     requests: IntCounterVec,
     tools: tools::Tools,
     request_duration: HistogramVec,
@@ -321,6 +323,7 @@ impl Metrics {
         build_info.with_label_values(&[version]).set(1);
         Ok(Self {
             refusals: decisions::Decisions::default(),
+            audit: std::sync::OnceLock::new(),
             requests: counter(
                 "requests_total",
                 "Requests to upstreams by JSON-RPC method (a closed set, else other) and how they ended.",
@@ -474,12 +477,6 @@ impl Metrics {
                 .with_label_values(&[name, AuthDecision::Allowed.as_str()]),
             streams: self.open_streams.with_label_values(&[name]),
         }
-    }
-
-    /// The requests that were refused last.
-    #[must_use]
-    pub const fn refusals(&self) -> &decisions::Decisions {
-        &self.refusals
     }
 
     /// Everything in Prometheus' text format.

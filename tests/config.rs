@@ -146,6 +146,7 @@ fn the_example_shows_the_defaults() {
         "upstreams[].methods[].",
         "upstreams[].tls",
         "admin.token",
+        "audit",
         "oauth.login_page",
         "outbound.ca",
     ];

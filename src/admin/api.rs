@@ -10,6 +10,7 @@ use super::listing::Wanted;
 use super::trouble::{Trouble, json_answer};
 use super::{Admin, Call, clients, gate, grants, refusals, users};
 use crate::oauth::{Answer, Endpoints};
+use crate::telemetry::audit::{Act, Event};
 
 /// Whose grants are to be ended.
 #[derive(Deserialize)]
@@ -80,7 +81,35 @@ async fn act(at: &Endpoints, call: &Call) -> Result<(StatusCode, Value), Trouble
         (_, ["users" | "clients" | "grants" | "tokens" | "decisions", ..]) => return Err(Trouble::method()),
         _ => return Err(Trouble::no_page()),
     };
+    if method != "GET" {
+        note(at, &segments, "api");
+    }
     Ok((StatusCode::OK, done))
+}
+
+/// Writes down what an administrator did: to what, and how.
+pub(super) fn note(at: &Endpoints, segments: &[&str], by: &str) {
+    at.metrics.audit().note(|| Act {
+        subject: segments.get(1).copied(),
+        by: Some(by),
+        ..Act::new(Event::Administration, acts(segments))
+    });
+}
+
+/// A word for each act.
+fn acts(segments: &[&str]) -> &'static str {
+    match segments {
+        ["users", _, "disable"] => "user_disabled",
+        ["users", _, "enable"] => "user_enabled",
+        ["users", _, "reset"] => "password_reset",
+        ["users", _, "forget-factor"] => "second_factor_forgotten",
+        ["users", _, "sessions" | "sign-out"] => "sessions_ended",
+        ["users", _] => "user_removed",
+        ["clients", _, "revoke"] => "client_revoked",
+        ["clients", _] => "client_removed",
+        ["grants" | "tokens", ..] => "grants_revoked",
+        _ => "other",
+    }
 }
 
 /// The body, which has to say what it is: no form of a browser can.

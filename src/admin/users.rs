@@ -15,6 +15,7 @@ use crate::domain::user::{Subject, User};
 use crate::identity::local::hash_password;
 use crate::oauth::Endpoints;
 use crate::store::{Addition, Chosen, Room};
+use crate::telemetry::audit::{Act, Event};
 
 /// Shortest password of an account in the store, in characters.
 const MIN_PASSWORD: usize = 8;
@@ -118,6 +119,11 @@ pub(super) async fn add(at: &Endpoints, new: NewUser) -> Result<Value, Trouble> 
     match at.store.add_person(&person).await? {
         Addition::Done => {
             tracing::info!(%subject, "administration: an account was added");
+            at.metrics.audit().note(|| Act {
+                subject: Some(subject.as_str()),
+                by: Some("api"),
+                ..Act::new(Event::Administration, "user_added")
+            });
             show(at, subject.as_str()).await
         }
         Addition::Taken => Err(Trouble::conflict(

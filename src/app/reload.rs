@@ -10,6 +10,7 @@ use crate::domain::clock::Clock;
 use crate::fetch;
 use crate::oauth::Endpoints;
 use crate::proxy::listener::Live;
+use crate::telemetry::audit::{Act, Event};
 use crate::telemetry::{Metrics, Reload};
 
 /// Why a configuration does not come into force.
@@ -94,10 +95,15 @@ impl Reloader {
                     Reload::NeedsRestart
                 };
                 self.metrics.reloaded(outcome);
+                self.metrics.audit().note(|| Act::new(Event::Reloaded, "in_force"));
+                // Whoever moves logs away asks for this.
+                self.metrics.audit().reopen();
             }
             Err(error) => {
                 tracing::error!(%file, "the configuration was read again, and the old one stays in force: {error}");
                 self.metrics.reloaded(Reload::Refused);
+                self.metrics.audit().note(|| Act::new(Event::Reloaded, "refused"));
+                self.metrics.audit().reopen();
             }
         }
         files

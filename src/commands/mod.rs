@@ -2,6 +2,7 @@
 //! listener, as any program may.
 
 mod ask;
+pub mod audit;
 pub mod password;
 mod table;
 

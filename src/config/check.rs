@@ -12,8 +12,8 @@ use super::read::{At, Object, Reader};
 use super::upstreams::Surroundings;
 use super::values::{read_bounded, shown};
 use super::{
-    Config, PublicUrl, RootResource, SecondFactor, StoreConfig, grants, keys, listen, oauth, people, providers, tls,
-    upstreams, yaml,
+    Config, PublicUrl, RootResource, SecondFactor, StoreConfig, audit, grants, keys, listen, oauth, people, providers,
+    tls, upstreams, yaml,
 };
 use crate::domain::scope::Scope;
 
@@ -140,6 +140,7 @@ fn config(root: &At<'_>) -> Option<Config> {
         watch_files: top.or("watch_files", false, At::boolean),
         admin,
         admin_token,
+        audit: audit::read(&top),
         oauth,
         scopes,
         users,

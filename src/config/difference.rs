@@ -25,10 +25,14 @@ impl Config {
         if newer.store != self.store {
             kept.push("store: the old one stays until a restart".to_owned());
         }
+        if newer.audit != self.audit {
+            kept.push("audit: the old one stays until a restart".to_owned());
+        }
         let next = Self {
             listen: matched,
             admin: self.admin,
             store: self.store.clone(),
+            audit: self.audit.clone(),
             ..newer
         };
         (next, kept)

@@ -11,6 +11,7 @@ pub(super) const TOP: &[&str] = &[
     "scopes",
     "users",
     "accounts",
+    "audit",
     "identity_providers",
     "upstreams",
     "outbound",
@@ -18,6 +19,7 @@ pub(super) const TOP: &[&str] = &[
 pub(super) const LISTENER: &[&str] = &["address", "tls", "http2", "proxy_protocol"];
 pub(super) const TLS: &[&str] = &["cert", "key"];
 pub(super) const ADMIN: &[&str] = &["listen", "token"];
+pub(super) const AUDIT: &[&str] = &["file", "stdout", "key"];
 pub(super) const ACCOUNTS: &[&str] = &["second_factor"];
 pub(super) const STORE: &[&str] = &["sled"];
 pub(super) const SLED: &[&str] = &["path"];
@@ -157,6 +159,7 @@ const MAPS: &[(&str, &[&str])] = &[
     ("listen[].tls.", TLS),
     ("admin.", ADMIN),
     ("accounts.", ACCOUNTS),
+    ("audit.", AUDIT),
     ("store.", STORE),
     ("store.sled.", SLED),
     ("oauth.", OAUTH),

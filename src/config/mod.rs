@@ -1,6 +1,7 @@
 //! Floor 1: the configuration after checking. Whoever holds a [`Config`] holds one that makes sense: every secret was
 //! read, every name is unique, every route is distinct. [`load`] is the only way to one.
 
+mod audit;
 mod check;
 mod client_keys;
 mod difference;
@@ -66,6 +67,8 @@ pub struct Config {
     pub admin: SocketAddr,
     /// What whoever administers the gateway shows there; without one, nothing can be seen of people and nothing changed.
     pub admin_token: Option<SecretHash>,
+    /// Where what matters for security is written down, if anywhere.
+    pub audit: Option<AuditConfig>,
     /// Where the state lives.
     pub store: StoreConfig,
     /// The authorization server's rules.
@@ -84,6 +87,24 @@ pub struct Config {
     pub outbound_roots: Vec<CertificateDer<'static>>,
     /// The files that all of this was read from: gateway.yaml, certificates, keys, secrets.
     pub files: Vec<ReadFile>,
+}
+
+/// `audit`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AuditConfig {
+    /// Where the lines go.
+    pub to: AuditTo,
+    /// What their hashes are made with, so that nobody without it can make them anew.
+    pub key: Option<Zeroizing<String>>,
+}
+
+/// Where an audit log is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuditTo {
+    /// In this file.
+    File(PathBuf),
+    /// On standard output.
+    Stdout,
 }
 
 /// `accounts.second_factor`.
@@ -523,5 +544,13 @@ impl Config {
             OFFLINE_ACCESS => "Stay connected while you are away".to_owned(),
             other => other.to_owned(),
         })
+    }
+}
+
+impl fmt::Debug for AuditConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuditConfig")
+            .field("to", &self.to)
+            .finish_non_exhaustive()
     }
 }

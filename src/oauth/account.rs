@@ -20,6 +20,7 @@ use crate::domain::grant::{AccessToken, Grant, GrantId, OwnPage};
 use crate::domain::scope::{OFFLINE_ACCESS, Scope};
 use crate::domain::secret::{Secret, SecretHash, SecretKind};
 use crate::store::{Issued, Listed};
+use crate::telemetry::audit::{Act, Event};
 
 /// Most grants that are looked at for one page.
 const MAX_GRANTS: usize = 2_000;
@@ -160,18 +161,31 @@ async fn change(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
             if let Some((id, _)) = found {
                 at.store.end_session(id).await?;
                 tracing::info!(%subject, "a session was ended by its person");
+                at.metrics.audit().note(|| Act {
+                    subject: Some(subject.as_str()),
+                    ..Act::new(Event::SignOut, "another_session")
+                });
             }
             page::Done::SessionEnded
         }
         Some("end_others") => {
             let ended = at.store.end_sessions_of(subject, Some(&signed_in.id)).await?;
             tracing::info!(%subject, ended, "other sessions were ended by their person");
+            at.metrics.audit().note(|| Act {
+                subject: Some(subject.as_str()),
+                ..Act::new(Event::SignOut, "other_sessions")
+            });
             page::Done::OthersEnded
         }
         Some("revoke") => {
             let client = ClientId::parse(form.require("client")?).ok_or_else(unknown)?;
             let ended = at.store.revoke_grants_of(subject, Some(&client)).await?;
             tracing::info!(%subject, client.id = %client, ended, "access was taken back by its person");
+            at.metrics.audit().note(|| Act {
+                subject: Some(subject.as_str()),
+                client_id: Some(client.as_str()),
+                ..Act::new(Event::Revoked, "by_person")
+            });
             page::Done::Revoked
         }
         Some("revoke_token") => {
@@ -181,6 +195,10 @@ async fn change(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
             if let Some(listed) = tokens.find(|listed| listed.id.to_string() == wanted) {
                 at.store.revoke_grant(&listed.id).await?;
                 tracing::info!(%subject, "a personal access token was revoked by its person");
+                at.metrics.audit().note(|| Act {
+                    subject: Some(subject.as_str()),
+                    ..Act::new(Event::Revoked, "personal_token")
+                });
             }
             page::Done::TokenRevoked
         }
@@ -268,6 +286,13 @@ async fn make_token(
     };
     at.store.issue(&grant, &issued).await?;
     tracing::info!(subject = %grant.subject, upstream = upstream.name, days, "a personal access token was made");
+    at.metrics.audit().note(|| Act {
+        subject: Some(grant.subject.as_str()),
+        upstream: Some(&upstream.name),
+        scope: Some(&grant.scope),
+        by: Some("personal_access_token"),
+        ..Act::new(Event::TokenIssued, "done")
+    });
     view(at, signed_in, Some(page::Done::TokenMade), Some(&token)).await
 }
 

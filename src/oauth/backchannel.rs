@@ -16,6 +16,7 @@ use crate::domain::secret::SecretHash;
 use crate::domain::user::Subject;
 use crate::identity::elsewhere::{Failure, Logout};
 use crate::store::{Once, StoreError};
+use crate::telemetry::audit::{Act, Event};
 
 /// What the addresses begin with.
 pub const BACKCHANNEL: &str = "/logout/backchannel/";
@@ -80,6 +81,11 @@ async fn end(at: &Endpoints, provider: &IdentityProvider, logout: &Logout) -> Re
             let sessions = at.store.end_sessions_of(subject, None).await?;
             let grants = at.store.revoke_grants_of(subject, None).await?;
             tracing::info!(provider = provider.id, %subject, sessions, grants, "signed out by the provider");
+            at.metrics.audit().note(|| Act {
+                subject: Some(subject.as_str()),
+                by: Some(&provider.id),
+                ..Act::new(Event::SignOut, "by_provider")
+            });
         }
         (Some(subject), Some(session)) => end_session(at, provider, subject, session).await?,
         (None, Some(session)) => {

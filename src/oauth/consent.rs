@@ -13,6 +13,7 @@ use crate::domain::scope::Scope;
 use crate::domain::secret::{Secret, SecretHash, SecretKind};
 use crate::domain::uri::is_loopback;
 use crate::store::{Approval, Decided};
+use crate::telemetry::audit::{Act, Event};
 
 /// What a request may get without another word.
 pub(super) enum Permission {
@@ -184,6 +185,13 @@ pub(super) async fn approve(
                 scope = %record.scope,
                 "access allowed"
             );
+            at.metrics.audit().note(|| Act {
+                subject: Some(record.subject.as_str()),
+                client_id: Some(record.client_id.as_str()),
+                upstream: Some(&interaction.upstream.name),
+                scope: Some(&record.scope),
+                ..Act::new(Event::Consent, "given")
+            });
             Ok(interaction.return_address().code(at, &code))
         }
         Approval::Gone => Err(OAuthError::new(ErrorCode::AccessDenied, GONE)),
@@ -218,6 +226,13 @@ async fn approve_device(
                 client.id = %interaction.client.id, subject = %signed_in.user.subject,
                 upstream = interaction.upstream.name, "a device was allowed"
             );
+            at.metrics.audit().note(|| Act {
+                subject: Some(signed_in.user.subject.as_str()),
+                client_id: Some(interaction.client.id.as_str()),
+                upstream: Some(&interaction.upstream.name),
+                by: Some("device_code"),
+                ..Act::new(Event::Consent, "given")
+            });
             Ok(device::done(at, true))
         }
         Decided::Gone => Err(over()),
@@ -240,6 +255,12 @@ pub(super) async fn refuse(
         error = error.code.as_str(),
         "access refused"
     );
+    at.metrics.audit().note(|| Act {
+        client_id: Some(interaction.client.id.as_str()),
+        upstream: Some(&interaction.upstream.name),
+        by: Some(error.code.as_str()),
+        ..Act::new(Event::Consent, "denied")
+    });
     if let Some(device) = &interaction.request.details.device {
         at.store
             .decide_device(device, &Decision::Denied)

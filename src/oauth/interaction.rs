@@ -28,6 +28,7 @@ use crate::fetch::Patience;
 use crate::identity::SignIn;
 use crate::store::StoreError;
 use crate::telemetry::LoginOutcome;
+use crate::telemetry::audit::{Act, Event};
 
 /// What the built-in accounts are called in metrics.
 pub(super) const PROVIDER: &str = "builtin";
@@ -138,11 +139,21 @@ async fn sign_in(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
         SignIn::Failure => {
             at.metrics.login(PROVIDER, LoginOutcome::Failure);
             tracing::info!(provider = PROVIDER, address = %call.address, "a sign-in failed");
+            at.metrics.audit().note(|| Act {
+                by: Some(PROVIDER),
+                address: Some(call.address),
+                ..Act::new(Event::SignIn, "failure")
+            });
             Ok(pages::login(at, &interaction, username, Some(pages::LoginError::Wrong)))
         }
         SignIn::Throttled { retry_after } => {
             at.metrics.login(PROVIDER, LoginOutcome::Throttled);
             tracing::warn!(provider = PROVIDER, address = %call.address, "a sign-in was not tried: too many failures");
+            at.metrics.audit().note(|| Act {
+                by: Some(PROVIDER),
+                address: Some(call.address),
+                ..Act::new(Event::SignIn, "throttled")
+            });
             let error = pages::LoginError::Throttled(retry_after);
             Ok(pages::login(at, &interaction, username, Some(error)))
         }
@@ -173,6 +184,12 @@ pub(super) async fn begin(
 ) -> Result<(SignedIn, http::HeaderMap), Problem> {
     at.metrics.login(&details.provider, LoginOutcome::Success);
     tracing::info!(subject = %user.subject, provider = details.provider, "signed in");
+    at.metrics.audit().note(|| Act {
+        subject: Some(user.subject.as_str()),
+        by: Some(&details.provider),
+        address: Some(call.address),
+        ..Act::new(Event::SignIn, "success")
+    });
     let mut headers = http::HeaderMap::new();
     let signed_in = session::sign_in(at, call, user, details, &mut headers).await?;
     at.store.note_sign_in(&interaction.id.hash()).await?;
@@ -270,6 +287,10 @@ async fn sign_out(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
         browser::forget(at, answer.headers_mut());
     }
     tracing::info!(subject = %signed_in.user.subject, "signed out");
+    at.metrics.audit().note(|| Act {
+        subject: Some(signed_in.user.subject.as_str()),
+        ..Act::new(Event::SignOut, "done")
+    });
     Ok(answer)
 }
 

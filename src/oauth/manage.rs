@@ -13,6 +13,7 @@ use super::{Answer, Call, Endpoints, unavailable, web};
 use crate::domain::client::{Client, ClientAuthMethod, ClientId};
 use crate::domain::error::{ErrorCode, OAuthError};
 use crate::domain::secret::{Secret, SecretHash, SecretKind};
+use crate::telemetry::audit::{Act, Event};
 
 /// Compared with where there is no client, so that an unknown one costs what a wrong token costs.
 const NOBODY: SecretHash = SecretHash::from_bytes([0; 32]);
@@ -104,6 +105,10 @@ async fn replace(at: &Endpoints, call: &Call<'_>, client: Client, token: &Secret
         return Err(gone());
     }
     tracing::info!(client = %replaced.id, "a client changed its registration");
+    at.metrics.audit().note(|| Act {
+        client_id: Some(replaced.id.as_str()),
+        ..Act::new(Event::ClientChanged, "done")
+    });
     let registered = Registered {
         client: &replaced,
         secret: None,
@@ -127,6 +132,10 @@ async fn delete(at: &Endpoints, client: &Client) -> Result<Answer, OAuthError> {
         return Err(gone());
     }
     tracing::info!(client = %client.id, "a client deleted its registration");
+    at.metrics.audit().note(|| Act {
+        client_id: Some(client.id.as_str()),
+        ..Act::new(Event::ClientRemoved, "done")
+    });
     let mut answer = web::empty(StatusCode::NO_CONTENT);
     web::no_store(&mut answer);
     Ok(answer)

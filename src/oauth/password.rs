@@ -16,6 +16,7 @@ use crate::domain::secret::SecretHash;
 use crate::identity::local::hash_password;
 use crate::identity::{SignIn, password};
 use crate::store::Chosen;
+use crate::telemetry::audit::{Act, Event};
 
 /// The password that was chosen, if it was typed twice and will do; else why not.
 fn chosen(form: &Parameters, person: &Person) -> Result<Zeroizing<String>, page::Wrong> {
@@ -53,6 +54,10 @@ async fn put(
     let known = at.store.set_password(subject, &hash, Chosen::ByThem(keep)).await?;
     if known {
         tracing::info!(%subject, "a password was changed by its person");
+        at.metrics.audit().note(|| Act {
+            subject: Some(subject.as_str()),
+            ..Act::new(Event::AccountChanged, "password")
+        });
     }
     Ok(known)
 }

@@ -20,6 +20,7 @@ use crate::domain::key::Algorithm;
 use crate::domain::secret::{Secret, SecretKind};
 use crate::domain::uri::RedirectUri;
 use crate::store::Registration;
+use crate::telemetry::audit::{Act, Event};
 
 /// Most bytes of a registration.
 const MAX_DOCUMENT: usize = 16 << 10;
@@ -170,6 +171,10 @@ async fn handle(at: &Endpoints, call: &Call<'_>) -> Result<Answer, OAuthError> {
         }
     }
     tracing::info!(client = %client.id, "a client registered");
+    at.metrics.audit().note(|| Act {
+        client_id: Some(client.id.as_str()),
+        ..Act::new(Event::ClientRegistered, "done")
+    });
     let registered = Registered {
         client: &client,
         secret: secret.as_ref(),

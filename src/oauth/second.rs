@@ -20,6 +20,7 @@ use crate::domain::person::{Passed, SessionDetails};
 use crate::domain::user::User;
 use crate::identity::second::{Second, SecondError};
 use crate::telemetry::LoginOutcome;
+use crate::telemetry::audit::{Act, Event};
 
 /// What follows a right password: the second factor, if there is one or has to be, else a session.
 pub(super) async fn after_password(
@@ -123,6 +124,11 @@ async fn try_it(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
         Ok(Second::Wrong) => {
             at.metrics.login(PROVIDER, LoginOutcome::Failure);
             tracing::info!(subject = %passed.subject, address = %call.address, "a second factor was wrong");
+            at.metrics.audit().note(|| Act {
+                subject: Some(passed.subject.as_str()),
+                address: Some(call.address),
+                ..Act::new(Event::SecondFactor, "wrong")
+            });
             Ok(page::ask(at, &about, Some(page::Wrong::Code)))
         }
         Ok(Second::Throttled(wait)) => {
@@ -163,6 +169,10 @@ async fn set_up_first(
         return Err(Problem::lapsed());
     }
     tracing::info!(subject = %user.subject, "a second factor was set up");
+    at.metrics.audit().note(|| Act {
+        subject: Some(user.subject.as_str()),
+        ..Act::new(Event::AccountChanged, "second_factor_set_up")
+    });
     let (_, headers) = begin(at, call, about, user, details(&["pwd", "otp"])).await?;
     let next = format!("{}?request={}", path(at, "/consent"), about.id.expose());
     let mut answer = page::codes(at, &codes, &next);
@@ -251,6 +261,10 @@ async fn change(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
             Ok(Second::Shown(_)) => {
                 at.store.reset_factors(&user.subject).await?;
                 tracing::info!(subject = %user.subject, "a second factor was removed by its person");
+                at.metrics.audit().note(|| Act {
+                    subject: Some(user.subject.as_str()),
+                    ..Act::new(Event::AccountChanged, "second_factor_removed")
+                });
                 Ok(web::redirect(&path(at, OwnPage::Security.path())))
             }
             Ok(Second::Wrong) => Ok(page::is_set_up(at, &token, left, Some(page::Wrong::Code))),
@@ -276,6 +290,10 @@ async fn change(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
     // Whoever is signed in elsewhere has not shown it.
     at.store.end_sessions_of(&user.subject, Some(&signed_in.id)).await?;
     tracing::info!(subject = %user.subject, "a second factor was set up");
+    at.metrics.audit().note(|| Act {
+        subject: Some(user.subject.as_str()),
+        ..Act::new(Event::AccountChanged, "second_factor_set_up")
+    });
     Ok(page::codes(at, &codes, &path(at, "/account")))
 }
 

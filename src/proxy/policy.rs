@@ -25,6 +25,7 @@ use crate::mcp::headers::{self, Claims};
 use crate::mcp::lists;
 use crate::mcp::message::{self, Body, Unreadable};
 use crate::mcp::rules::{self, Unclear, Verdict};
+use crate::telemetry::audit::{self, Act};
 use crate::telemetry::{AuthDecision, Metrics, Outcome, ToolOutcome};
 
 /// Least that a list, or an event that may hold one, can be long.
@@ -257,9 +258,9 @@ fn calls(body: &Body<'_>) -> Vec<Box<str>> {
 
 /// Counts the tools that a request called, by what became of it.
 pub(super) fn count_calls(metrics: &Metrics, upstream: &str, exchange: &Exchange, method: &str, outcome: Outcome) {
-    if exchange.permit.is_none() {
+    let Some(permit) = &exchange.permit else {
         return;
-    }
+    };
     let ended = match outcome {
         Outcome::UpstreamServerError | Outcome::UpstreamFailed | Outcome::Unavailable => ToolOutcome::Failed,
         Outcome::Rejected => ToolOutcome::Rejected,
@@ -267,7 +268,14 @@ pub(super) fn count_calls(metrics: &Metrics, upstream: &str, exchange: &Exchange
     };
     if let Some(ruled) = &exchange.ruled {
         for tool in &ruled.calls {
-            metrics.tool_call(upstream, tool, ruled.refused.unwrap_or(ended));
+            note_call(
+                metrics,
+                upstream,
+                exchange,
+                permit,
+                tool,
+                ruled.refused.unwrap_or(ended),
+            );
         }
     } else if method == "tools/call" && exchange.body_complete && exchange.body_length <= KEPT_BODY as u64 {
         let body = match exchange.body.as_slice() {
@@ -275,9 +283,29 @@ pub(super) fn count_calls(metrics: &Metrics, upstream: &str, exchange: &Exchange
             pieces => Cow::Owned(pieces.concat()),
         };
         if let Some(tool) = message::called_tool(&body) {
-            metrics.tool_call(upstream, &tool, ended);
+            note_call(metrics, upstream, exchange, permit, &tool, ended);
         }
     }
+}
+
+/// Counts a call of a tool, and writes it down where that is wanted: without what the tool was called with.
+fn note_call(
+    metrics: &Metrics,
+    upstream: &str,
+    exchange: &Exchange,
+    permit: &bearer::Permit,
+    tool: &str,
+    outcome: ToolOutcome,
+) {
+    metrics.tool_call(upstream, tool, outcome);
+    metrics.audit().note(|| Act {
+        subject: Some(&permit.subject),
+        client_id: Some(&permit.client_id),
+        upstream: Some(upstream),
+        tool: Some(tool),
+        request_id: exchange.request_id.to_str().ok(),
+        ..Act::new(audit::Event::ToolCall, outcome.as_str())
+    });
 }
 
 /// Whether nothing but `identity` was done to a body.

@@ -11,6 +11,7 @@ use super::{Exchange, Gateway};
 use crate::config::Upstream;
 use crate::domain::grant::Grant;
 use crate::mcp::message;
+use crate::telemetry::audit::{Act, Event};
 use crate::telemetry::decisions::Refused;
 use crate::telemetry::{AuthDecision, Outcome};
 
@@ -73,11 +74,25 @@ impl Gateway {
         let permit = exchange.permit.as_ref();
         let caller = permit.map(|permit| (permit.subject.clone(), permit.client_id.clone()));
         let (subject, client) = caller.or_else(|| notes.about.caller.clone()).unzip();
+        let address = client_address(session, exchange);
+        let decision = notes.decision.map_or(outcome.as_str(), AuthDecision::as_str);
+        // To ask without a token is how every client begins.
+        if notes.decision != Some(AuthDecision::NoToken) {
+            self.endpoints.metrics.audit().note(|| Act {
+                subject: subject.as_deref(),
+                client_id: client.as_deref(),
+                upstream: Some(&upstream.name),
+                address,
+                request_id: exchange.request_id.to_str().ok(),
+                count: Some(status.into()),
+                ..Act::new(Event::AccessDenied, decision)
+            });
+        }
         self.endpoints.metrics.refusals().note(Refused {
             number: 0,
             at: Some(self.endpoints.now()),
             request_id: exchange.request_id.to_str().unwrap_or_default().to_owned(),
-            address: client_address(session, exchange).map(|address| address.to_string()),
+            address: address.map(|address| address.to_string()),
             upstream: upstream.name.clone(),
             method: session.req_header().method.as_str().to_owned(),
             rpc_method: Some(rpc_method).filter(|method| *method != "other"),
@@ -85,7 +100,7 @@ impl Gateway {
             subject,
             client,
             status,
-            decision: notes.decision.map_or(outcome.as_str(), AuthDecision::as_str),
+            decision,
             reason: notes.reason(),
         });
     }

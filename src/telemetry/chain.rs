@@ -164,6 +164,14 @@ pub fn verify(mut lines: impl BufRead, seal: &Seal, after: Option<&Head>) -> Res
     }
 }
 
+/// What a line leads to: what the next one continues.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn head_of(line: &[u8], seal: &Seal) -> Result<Head, Flaw> {
+    check(line, seal).map(|(_, now)| now)
+}
+
 /// What one line continues, and what it leads to.
 fn check(line: &[u8], seal: &Seal) -> Result<(Head, Head), Flaw> {
     let whole = line.strip_suffix(b"\n");

@@ -55,6 +55,16 @@ struct Kept {
     strangers: VecDeque<Refused>,
 }
 
+// === impl Metrics ===
+
+impl super::Metrics {
+    /// The requests that were refused last.
+    #[must_use]
+    pub const fn refusals(&self) -> &Decisions {
+        &self.refusals
+    }
+}
+
 // === impl Decisions ===
 
 impl Decisions {

@@ -16,6 +16,7 @@
 mod account;
 mod administration;
 mod advertised;
+mod auditing;
 mod behind_proxies;
 mod budgets;
 mod certificates;

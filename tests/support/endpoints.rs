@@ -100,6 +100,7 @@ pub fn config() -> Config {
         listen: Vec::new(),
         identity_providers: Vec::new(),
         admin_token: None,
+        audit: None,
         second_factor: SecondFactor::Optional,
         admin: ([127, 0, 0, 1], 0).into(),
         store: StoreConfig::Sled { path: PathBuf::new() },

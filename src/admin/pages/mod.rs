@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::sessions::Session;
 use super::trouble::Trouble;
-use super::{Admin, Call, clients, gate, grants, users};
+use super::{Admin, Call, api, clients, gate, grants, users};
 use crate::oauth::pages::style::{ICON, STYLE};
 use crate::oauth::{Answer, Endpoints};
 
@@ -105,6 +105,7 @@ async fn change(at: &Endpoints, path: &[&str]) -> Result<(), Trouble> {
         ["grants", id, "revoke"] => grants::revoke(at, id).await?,
         _ => return Err(Trouble::no_page()),
     };
+    api::note(at, path, "page");
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use crate::oauth::openid::Authentication;
 use crate::oauth::{Endpoints, unavailable};
 use crate::store::Redemption;
 use crate::telemetry::IssuedBy;
+use crate::telemetry::audit::{Act, Event};
 
 /// Redeems a code.
 pub(super) struct AuthorizationCodeGrant;
@@ -139,5 +140,10 @@ async fn redeem(
 async fn replayed(at: &Endpoints, client: &Client, grant: &GrantId) -> Result<OAuthError, OAuthError> {
     at.store.revoke_grant(grant).await.map_err(unavailable)?;
     tracing::warn!(client = %client.id, %grant, "a code was presented again: its grant is revoked");
+    at.metrics.audit().note(|| Act {
+        client_id: Some(client.id.as_str()),
+        grant: Some(grant),
+        ..Act::new(Event::ReuseDetected, "code")
+    });
     Ok(refused(client, "the code was used before"))
 }

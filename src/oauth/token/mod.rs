@@ -27,6 +27,7 @@ use crate::domain::secret::{Secret, SecretHash};
 use crate::domain::uri::Resource;
 use crate::domain::user::User;
 use crate::store::Issued;
+use crate::telemetry::audit::{Act, Event};
 
 /// Every grant that is honoured here.
 pub static GRANTS: &[&dyn Grant] = &[
@@ -136,6 +137,19 @@ async fn exchange(at: &Endpoints, call: &Call<'_>) -> Result<Answer, OAuthError>
         form: &form,
     };
     let tokens = grant.exchange(at, &request).await?;
+    at.metrics.audit().note(|| Act {
+        subject: tokens.authentication.as_ref().map(|person| person.subject.as_str()),
+        client_id: Some(client.id.as_str()),
+        scope: Some(&tokens.scope),
+        by: Some(grant.grant_type().as_str()),
+        ..Act::new(
+            match grant.grant_type() {
+                GrantType::RefreshToken => Event::TokenRefreshed,
+                _ => Event::TokenIssued,
+            },
+            "done",
+        )
+    });
     tokens.answer(at, &client).await
 }
 

@@ -18,6 +18,7 @@ use crate::oauth::web::Parameters;
 use crate::oauth::{Endpoints, unavailable};
 use crate::store::Rotation;
 use crate::telemetry::IssuedBy;
+use crate::telemetry::audit::{Act, Event};
 
 /// Replaces a refresh token. Whoever was given one may use it, registered for the grant or not: it was given because the
 /// client registered for it, or because the person allowed `offline_access`.
@@ -191,6 +192,11 @@ fn again(
 async fn reused(at: &Endpoints, client: &Client, grant: &GrantId) -> Result<OAuthError, OAuthError> {
     at.store.revoke_grant(grant).await.map_err(unavailable)?;
     tracing::warn!(client = %client.id, %grant, "a refresh token was presented again after its grace: its grant is revoked");
+    at.metrics.audit().note(|| Act {
+        client_id: Some(client.id.as_str()),
+        grant: Some(grant),
+        ..Act::new(Event::ReuseDetected, "refresh_token")
+    });
     Ok(refused(client, "the refresh token was replaced before"))
 }
 
