@@ -9,11 +9,13 @@ use super::pages::{self, Problem, password as page};
 use super::session::{self, SignedIn};
 use super::web::{self, Parameters};
 use super::{Answer, Call, Endpoints};
+use crate::config::SecondFactor;
 use crate::domain::error::OAuthError;
 use crate::domain::grant::OwnPage;
 use crate::domain::person::{Passed, Person, Source};
 use crate::domain::secret::SecretHash;
 use crate::identity::local::hash_password;
+use crate::identity::second::Second;
 use crate::identity::{SignIn, password};
 use crate::store::Chosen;
 use crate::telemetry::audit::{Act, Event};
@@ -131,8 +133,22 @@ async fn show(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
     let Some(signed_in) = session::signed_in(at, call).await? else {
         return sign_in_for(at, call, OwnPage::Password).await;
     };
-    let has_one = account(at, &signed_in.user.subject).await?.is_some();
-    Ok(pages::password::of_account(at, &token(at, &signed_in), has_one, None))
+    let asks = asks(at, &signed_in).await?;
+    Ok(pages::password::of_account(at, &token(at, &signed_in), asks, None))
+}
+
+/// What the page asks for: nothing, where the password is not kept here; a code too, where a second factor is set up.
+async fn asks(at: &Endpoints, signed_in: &SignedIn) -> Result<page::Asks, Problem> {
+    let subject = &signed_in.user.subject;
+    if account(at, subject).await?.is_none() {
+        return Ok(page::Asks::Nothing);
+    }
+    let guarded = at.config.second_factor != SecondFactor::Off && at.store.factors(subject).await?.is_some();
+    Ok(if guarded {
+        page::Asks::PasswordAndCode
+    } else {
+        page::Asks::Password
+    })
 }
 
 fn token(at: &Endpoints, signed_in: &SignedIn) -> String {
@@ -147,9 +163,10 @@ async fn change(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
     let token = token(at, &signed_in);
     check_form_token(&form, FORM_TOKEN, &token)?;
     let Some(person) = account(at, &signed_in.user.subject).await? else {
-        return Ok(pages::password::of_account(at, &token, false, None));
+        return Ok(pages::password::of_account(at, &token, page::Asks::Nothing, None));
     };
-    let wrong = |wrong| Ok(pages::password::of_account(at, &token, true, Some(wrong)));
+    let asks = asks(at, &signed_in).await?;
+    let wrong = |wrong| Ok(pages::password::of_account(at, &token, asks, Some(wrong)));
     let new = match chosen(&form, &person) {
         Ok(new) => new,
         Err(why) => return wrong(why),
@@ -164,6 +181,18 @@ async fn change(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
     }
     if at.identity.fits(&person, new.clone()).await {
         return wrong(page::Wrong::Same);
+    }
+    if asks == page::Asks::PasswordAndCode {
+        let code = form.get("code").unwrap_or_default();
+        let shown = at
+            .identity
+            .second(&person.user.subject, code, call.address, at.now())
+            .await;
+        match shown.map_err(|error| super::second::failed(&error))? {
+            Second::Shown(_) => {}
+            Second::Wrong => return wrong(page::Wrong::Code),
+            Second::Throttled(wait) => return wrong(page::Wrong::Throttled(wait)),
+        }
     }
     if !put(at, &person, new, Some(&signed_in.id)).await? {
         return Err(Problem::lapsed());

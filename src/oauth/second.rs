@@ -297,7 +297,7 @@ async fn change(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
     Ok(page::codes(at, &codes, &path(at, "/account")))
 }
 
-fn failed(error: &SecondError) -> Problem {
+pub(super) fn failed(error: &SecondError) -> Problem {
     tracing::error!(%error, "a second factor could not be looked at");
     OAuthError::new(
         ErrorCode::TemporarilyUnavailable,

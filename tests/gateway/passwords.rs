@@ -13,7 +13,7 @@ use crate::setup::{Gateway, PASSWORD, PASSWORD_HASH};
 const NEW: &str = "a new one that is long";
 
 /// Puts an account on record, with the password that all have here.
-async fn add(gateway: &Gateway, name: &str, must_change: bool) -> Subject {
+pub async fn add(gateway: &Gateway, name: &str, must_change: bool) -> Subject {
     let subject = Subject::of_username(name).unwrap();
     let user = User {
         subject: subject.clone(),
@@ -33,7 +33,13 @@ async fn add(gateway: &Gateway, name: &str, must_change: bool) -> Subject {
 }
 
 /// Begins an authorization and types a password; what comes after it.
-async fn type_password(gateway: &Gateway, browser: &mut Browser, client: &Client, name: &str, password: &str) -> Reply {
+pub async fn type_password(
+    gateway: &Gateway,
+    browser: &mut Browser,
+    client: &Client,
+    name: &str,
+    password: &str,
+) -> Reply {
     let target = authorize_target(client, Some(&gateway.resource("two")), None, &[]);
     let reply = browser.get(gateway, &target).await;
     let page = browser.follow(gateway, reply).await;

@@ -70,6 +70,46 @@ pub async fn set_up(gateway: &Gateway, client: &Client) -> (Browser, Vec<u8>, Ve
     (browser, key, codes)
 }
 
+/// Whoever has the password and an open browser of somebody cannot lock them out.
+#[tokio::test]
+async fn a_password_is_changed_with_the_second_factor_or_not_at_all() {
+    let gateway = Gateway::start().await;
+    let client = register(&gateway, json!({})).await;
+    crate::passwords::add(&gateway, "carol", false).await;
+    let mut browser = Browser::default();
+    crate::passwords::type_password(&gateway, &mut browser, &client, "carol", PASSWORD).await;
+    let page = browser.get(&gateway, "/account/security").await;
+    let key = key_of(&page);
+    browser
+        .fill_in(&gateway, &page, &[("code", &code(&gateway, &key, 0))])
+        .await;
+    let page = browser.get(&gateway, "/account/password").await;
+    let new = "a new one that is long";
+    let pairs = |code: &'static str| {
+        [
+            ("password", PASSWORD),
+            ("new_password", new),
+            ("again", new),
+            ("code", code),
+        ]
+    };
+    for wrong in ["", "000000x"] {
+        let reply = browser.fill_in(&gateway, &page, &pairs(wrong)).await;
+        assert_eq!(reply.status, 400, "{wrong}");
+        assert!(reply.text().contains("The code is not right"));
+    }
+    gateway.advance(30);
+    let right = code(&gateway, &key, 0);
+    let pairs = [
+        ("password", PASSWORD),
+        ("new_password", new),
+        ("again", new),
+        ("code", &right),
+    ];
+    let done = browser.fill_in(&gateway, &page, &pairs).await;
+    assert_eq!(done.header("location"), Some("/account?done=password_changed"));
+}
+
 #[tokio::test]
 async fn a_password_alone_opens_nothing() {
     let gateway = Gateway::start().await;

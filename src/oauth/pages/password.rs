@@ -22,8 +22,21 @@ pub(in crate::oauth) enum Wrong {
     Unfit(Unfit),
     /// The one that they have is another.
     Current,
+    /// The code is not one of their second factor's.
+    Code,
     /// Too many guesses at it.
     Throttled(Duration),
+}
+
+/// What the page of an account asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::oauth) enum Asks {
+    /// The password is not kept here.
+    Nothing,
+    /// The one that they have.
+    Password,
+    /// That, and a code of the second factor.
+    PasswordAndCode,
 }
 
 /// At sign-in.
@@ -43,16 +56,21 @@ pub(in crate::oauth) fn at_sign_in(at: &Endpoints, about: &Interaction<'_>, wron
 }
 
 /// On the page of one's account; without a form where the password is not kept here.
-pub(in crate::oauth) fn of_account(at: &Endpoints, token: &str, has_one: bool, wrong: Option<Wrong>) -> Answer {
+pub(in crate::oauth) fn of_account(at: &Endpoints, token: &str, asks: Asks, wrong: Option<Wrong>) -> Answer {
     let body = html! {
         h1 { "Change your password" }
-        @if has_one {
+        @if asks != Asks::Nothing {
             (alert(wrong))
             form method="post" action=(path(at, "/account/password")) {
                 input type="hidden" name=(FORM_TOKEN) value=(token);
                 label for="password" { "Your password now" }
                 input #password type="password" name="password" autocomplete="current-password" maxlength="1024" required autofocus
                     aria-describedby=[wrong.map(|_| "problem")];
+                @if asks == Asks::PasswordAndCode {
+                    label for="code" { "Code of your app, or a recovery code" }
+                    input #code type="text" name="code" autocomplete="one-time-code" autocapitalize="none" spellcheck="false"
+                        maxlength="64" required;
+                }
                 (fields(wrong, false))
                 div .actions { button .primary type="submit" { "Change it" } }
             }
@@ -94,6 +112,7 @@ impl Wrong {
             Self::Differ => "The two new passwords are not the same.".to_owned(),
             Self::Same => "That is the password that you have.".to_owned(),
             Self::Unfit(unfit) => unfit.to_string(),
+            Self::Code => "The code is not right, or was used before.".to_owned(),
             Self::Current => "Your password now is another one.".to_owned(),
             Self::Throttled(wait) => format!("Too many attempts. Try again in {}.", words::duration(wait)),
         }
