@@ -89,8 +89,14 @@ async fn act(at: &Endpoints, call: &Call) -> Result<(StatusCode, Value), Trouble
 
 /// Writes down what an administrator did: to what, and how.
 pub(super) fn note(at: &Endpoints, segments: &[&str], by: &str) {
+    let (subject, client_id) = match segments {
+        ["users", subject, ..] => (Some(*subject), None),
+        ["clients", id, ..] => (None, Some(*id)),
+        _ => (None, None),
+    };
     at.metrics.audit().note(|| Act {
-        subject: segments.get(1).copied(),
+        subject,
+        client_id,
         by: Some(by),
         ..Act::new(Event::Administration, acts(segments))
     });

@@ -4,8 +4,6 @@
 //! sessions and grants end.
 
 use http::StatusCode;
-use http::header;
-use serde_json::json;
 
 use super::web::{self, Parameters};
 use super::{Answer, Call, Endpoints, not_found, unavailable};
@@ -34,20 +32,7 @@ pub async fn logout(at: &Endpoints, call: &Call<'_>) -> Answer {
             web::no_store(&mut answer);
             answer
         }
-        Err(error) => {
-            web::log_cause(&error);
-            let status = StatusCode::from_u16(error.code.status()).unwrap_or(StatusCode::BAD_REQUEST);
-            let mut answer = web::json_no_store(
-                status,
-                &json!({ "error": error.code.as_str(), "error_description": error.description }),
-            );
-            if status == StatusCode::SERVICE_UNAVAILABLE {
-                answer
-                    .headers_mut()
-                    .insert(header::RETRY_AFTER, http::HeaderValue::from_static("5"));
-            }
-            answer
-        }
+        Err(error) => web::error(&error),
     }
 }
 
@@ -123,6 +108,11 @@ async fn end_session(
     }
     if !ids.is_empty() {
         tracing::info!(provider = provider.id, %subject, sessions = ids.len(), "signed out by the provider");
+        at.metrics.audit().note(|| Act {
+            subject: Some(subject.as_str()),
+            by: Some(&provider.id),
+            ..Act::new(Event::SignOut, "by_provider")
+        });
     }
     Ok(())
 }

@@ -217,6 +217,8 @@ struct Queue {
 struct State {
     waiting: VecDeque<Waiting>,
     lost: u64,
+    /// Nothing can be written at present, so nobody waits for room.
+    failing: bool,
     closed: bool,
 }
 
@@ -263,6 +265,7 @@ impl Audit {
             head: Head::beginning(),
             seal,
             synced: Instant::now(),
+            unsynced: false,
             failing: false,
             to,
         };
@@ -371,7 +374,7 @@ impl Queue {
         let line = serde_json::value::to_raw_value(&Timed { time, act: *act });
         let mut state = self.state();
         let until = Instant::now() + PATIENCE;
-        while state.waiting.len() >= MAX_WAITING && act.event != Event::ToolCall && !state.closed {
+        while state.waiting.len() >= MAX_WAITING && act.event != Event::ToolCall && !state.closed && !state.failing {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
@@ -446,6 +449,58 @@ mod tests {
             Some(&first.to),
         );
         assert_eq!(second.unwrap().to.seq, first.to.seq + 2);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_counted_and_said_when_it_can() {
+        let home = tempfile::tempdir().unwrap();
+        let read_only = home.path().join("other");
+        std::fs::write(&read_only, "").unwrap();
+        let path = home.path().join("missing/audit.jsonl");
+        let start = |path: &Path| {
+            let queue = Arc::new(Queue {
+                state: Mutex::default(),
+                came: Condvar::new(),
+                went: Condvar::new(),
+            });
+            let writer = Writer {
+                to: Destination::File(path.to_owned()),
+                file: Some(File::open(&read_only).unwrap()),
+                head: Head::beginning(),
+                seal: Seal::Plain,
+                synced: Instant::now(),
+                unsynced: false,
+                failing: false,
+            };
+            let shared = Arc::clone(&queue);
+            let thread = std::thread::spawn(move || writer.work(&shared));
+            Audit {
+                queue: Some(queue),
+                writer: Mutex::new(Some(thread)),
+            }
+        };
+        let audit = start(&path);
+        for _ in 0..3 {
+            audit.note(|| Act::new(Event::Consent, "given"));
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        std::fs::create_dir(path.parent().unwrap()).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !std::fs::read_to_string(&path)
+            .unwrap_or_default()
+            .contains("lines_lost")
+        {
+            assert!(Instant::now() < deadline);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        audit.close();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains("\"outcome\":\"missing\",\"count\":3"), "{text}");
+        assert_eq!(verified(&path, &Seal::Plain).to.seq, 2);
+        // Where nothing can ever be written, it ends all the same.
+        let audit = start(&home.path().join("never/audit.jsonl"));
+        audit.note(|| Act::new(Event::Consent, "given"));
+        audit.close();
     }
 
     #[test]
