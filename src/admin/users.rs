@@ -13,12 +13,11 @@ use crate::domain::client::ClientId;
 use crate::domain::person::{Person, Source};
 use crate::domain::user::{Subject, User};
 use crate::identity::local::hash_password;
+use crate::identity::password;
 use crate::oauth::Endpoints;
 use crate::store::{Addition, Chosen, Room};
 use crate::telemetry::audit::{Act, Event};
 
-/// Shortest password of an account in the store, in characters.
-const MIN_PASSWORD: usize = 8;
 /// Longest full name.
 const MAX_NAME: usize = 200;
 /// Longest e-mail address (RFC 5321 §4.5.3.1.3).
@@ -112,7 +111,7 @@ pub(super) async fn add(at: &Endpoints, new: NewUser) -> Result<Value, Trouble> 
         groups: new.groups,
     };
     let person = Person {
-        password_hash: Some(hashed(new.password).await?),
+        password_hash: Some(hashed(new.password, &user).await?),
         must_change: new.must_change,
         ..Person::new(user, Source::Store, at.now())
     };
@@ -154,8 +153,9 @@ pub(super) async fn set_disabled(at: &Endpoints, name: &str, disabled: bool) -> 
 
 /// Gives an account of the store a password that its person has to change.
 pub(super) async fn reset(at: &Endpoints, name: &str, new: NewPassword) -> Result<Value, Trouble> {
-    let subject = of_the_store(at, name, "its password is the one that the file says").await?;
-    let hash = hashed(new.password).await?;
+    let user = of_the_store(at, name, "its password is the one that the file says").await?;
+    let hash = hashed(new.password, &user).await?;
+    let subject = user.subject;
     if !at.store.set_password(&subject, &hash, Chosen::ForThem).await? {
         return Err(nobody(name));
     }
@@ -248,14 +248,14 @@ fn entry(at: &Endpoints, user: &User, person: Option<&Person>) -> Value {
     })
 }
 
-/// The subject of an account that is in the store, and not in the file or elsewhere.
-async fn of_the_store(at: &Endpoints, name: &str, otherwise: &str) -> Result<Subject, Trouble> {
+/// Somebody whose account is in the store, and not in the file or elsewhere.
+async fn of_the_store(at: &Endpoints, name: &str, otherwise: &str) -> Result<User, Trouble> {
     let subject = subject(name)?;
     if configured_user(at, &subject).is_some() {
         return Err(in_the_file(name, otherwise));
     }
     match at.store.person(&subject).await? {
-        Some(person) if person.source == Source::Store => Ok(subject),
+        Some(person) if person.source == Source::Store => Ok(person.user),
         Some(person) if person.source != Source::Configuration => Err(Trouble::conflict(
             "elsewhere",
             format!("{} signs in elsewhere, and has no password here", shown(name)),
@@ -308,10 +308,9 @@ fn check_details(new: &NewUser) -> Result<(), Trouble> {
     Ok(())
 }
 
-async fn hashed(password: Zeroizing<String>) -> Result<String, Trouble> {
-    if password.chars().count() < MIN_PASSWORD {
-        return Err(Trouble::malformed("a password has at least 8 characters"));
-    }
+/// The hash of a password that this person may have: the same rules as where they choose one themselves.
+async fn hashed(password: Zeroizing<String>, user: &User) -> Result<String, Trouble> {
+    password::check(&password, user).map_err(|unfit| Trouble::malformed(unfit.to_string()))?;
     let failed = |error: String| {
         tracing::error!(error, "a password could not be hashed");
         Trouble::new(

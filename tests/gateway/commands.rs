@@ -109,7 +109,7 @@ async fn accounts_are_administered_from_the_command_line() {
     let said = at.typing(&["users", "add", "short"], "short\n").await;
     assert_eq!(
         (said.code, said.err.as_str()),
-        (1, "mcpgate: a password has at least 8 characters\n")
+        (1, "mcpgate: A password has at least 10 characters.\n")
     );
     let said = at.typing(&["users", "add", "empty"], "\n").await;
     assert_eq!((said.code, said.err.as_str()), (2, "mcpgate: the password is empty\n"));
