@@ -121,6 +121,7 @@ impl Accounts {
         &self,
         username: &str,
         stored: Option<Person>,
+        disabled: bool,
         password: Zeroizing<String>,
         from: IpAddr,
         now: Timestamp,
@@ -165,7 +166,8 @@ impl Accounts {
         let (user, hash) = own.unzip();
         let hash = hash.unwrap_or_else(|| self.stand_in(username));
         let (fits, _turn) = self.verify(hash, password, turn).await;
-        if let Some(user) = user.filter(|_| fits) {
+        // Whoever is disabled hears what everybody hears, and it counts: or the right password could be told by that.
+        if let Some(user) = user.filter(|_| fits && !disabled) {
             self.memory.throttle.succeeded(&target);
             SignIn::Success(user)
         } else {
@@ -305,7 +307,7 @@ mod tests {
     async fn attempt(accounts: &Accounts, username: &str, password: &str) -> SignIn {
         let from = IpAddr::from([10, 0, 0, 1]);
         accounts
-            .sign_in(username, None, Zeroizing::new(password.to_owned()), from, NOW)
+            .sign_in(username, None, false, Zeroizing::new(password.to_owned()), from, NOW)
             .await
     }
 

@@ -28,7 +28,7 @@ pub enum SignIn {
     /// It is this person, with a password that somebody else chose: it lets them choose another, and nothing else.
     MustChange(User),
     /// The store failed.
-    Unavailable,
+    Unavailable(StoreError),
     /// Wrong username or password; which of the two is nobody's business.
     Failure,
     /// Not tried: too many attempts on this account or from this address, or too many sign-ins at once.
@@ -75,18 +75,16 @@ impl Identity {
         };
         let known = match known {
             Ok(known) => known,
-            Err(error) => {
-                tracing::error!(%error, "an account could not be looked up");
-                return SignIn::Unavailable;
-            }
+            Err(error) => return SignIn::Unavailable(error),
         };
         let disabled = known.as_ref().is_some_and(|person| person.disabled);
         let stored = known.filter(|person| self.counts(person) && person.source == Source::Store);
         let must_change = stored.as_ref().is_some_and(|person| person.must_change);
-        let outcome = self.accounts.sign_in(username, stored, password, from, now).await;
+        let outcome = self
+            .accounts
+            .sign_in(username, stored, disabled, password, from, now)
+            .await;
         match outcome {
-            // Whoever is disabled hears what everybody hears.
-            SignIn::Success(_) if disabled => SignIn::Failure,
             SignIn::Success(user) if must_change => SignIn::MustChange(user),
             outcome => outcome,
         }

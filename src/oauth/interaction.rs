@@ -131,11 +131,7 @@ async fn sign_in(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
             tracing::info!(subject = %passed.subject, "a password has to be changed");
             Ok(interaction.redirect_to(at, "/login/password"))
         }
-        SignIn::Unavailable => Err(OAuthError::new(
-            ErrorCode::TemporarilyUnavailable,
-            "the gateway cannot reach its store; try again shortly",
-        )
-        .into()),
+        SignIn::Unavailable(error) => Err(error.into()),
         SignIn::Failure => {
             at.metrics.login(PROVIDER, LoginOutcome::Failure);
             tracing::info!(provider = PROVIDER, address = %call.address, "a sign-in failed");

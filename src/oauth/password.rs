@@ -177,6 +177,7 @@ async fn change(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
     match at.identity.sign_in(username, current, call.address, at.now()).await {
         SignIn::Success(user) if user.subject == person.user.subject => {}
         SignIn::Throttled { retry_after } => return wrong(page::Wrong::Throttled(retry_after)),
+        SignIn::Unavailable(error) => return Err(error.into()),
         _ => return wrong(page::Wrong::Current),
     }
     if at.identity.fits(&person, new.clone()).await {

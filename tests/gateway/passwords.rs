@@ -83,6 +83,12 @@ async fn an_account_of_the_store_signs_in_until_it_is_disabled() {
     let unknown = type_password(&gateway, &mut Browser::default(), &client, "nobody", PASSWORD).await;
     assert_eq!((refused.status, unknown.status), (401, 401));
     assert!(refused.text().contains("Username or password is wrong"));
+    // Being right is no better than being wrong: it is counted alike, or the answer after the fifth attempt would tell.
+    for _ in 0..4 {
+        type_password(&gateway, &mut Browser::default(), &client, "carol", PASSWORD).await;
+    }
+    let counted = type_password(&gateway, &mut Browser::default(), &client, "carol", PASSWORD).await;
+    assert_eq!(counted.status, 429);
     // One that is written down can be disabled too.
     let ada = Subject::of_username("ada").unwrap();
     let ada = endpoints.store.person(&ada).await.unwrap().unwrap();
