@@ -175,8 +175,9 @@ fn administer(command: Administration, configuration: Option<PathBuf>) -> ExitCo
 
 /// Runs a command that serves until it is told to stop.
 fn run(format: LogFormat, command: impl Future<Output = ExitCode>) -> ExitCode {
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,pingora_core=error,pingora_proxy=error,rmcp=warn"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+        EnvFilter::new("info,pingora_core=error,pingora_proxy=error,rmcp=warn,webauthn_rs=off,webauthn_rs_core=off")
+    });
     let lines = match Lines::to(std::io::stderr()) {
         Ok(lines) => lines,
         Err(error) => return failed(&format!("cannot start: {error}")),

@@ -77,6 +77,7 @@ part "soak, for some seconds" env SOAK_SECONDS=20 python3 tests/soak/run.py
 part "identity providers in a browser" node tests/browser/providers.mjs
 part "pages in a browser" node tests/clients/with-gateway.mjs node tests/browser/pages.mjs
 part "pages for everybody: axe and the keyboard" node tests/browser/accessibility.mjs
+part "passkeys in a browser" node tests/browser/passkeys.mjs
 part "sign-in pages of one's own" node tests/browser/login-page.mjs
 part "the operator's pages in a browser" node tests/browser/administration.mjs
 part "conformance" python3 tests/conformance/passed.py docs/conformance.md target/nextest/default/junit.xml

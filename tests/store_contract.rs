@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use mcpgate::domain::client::{Client, ClientId};
 use mcpgate::domain::device::{Decision, DeviceAuthorization, INTERVAL, UserCode};
+use mcpgate::domain::factors::{Authenticator, Factor, FactorName, Passkey};
 use mcpgate::domain::grant::{GrantId, PushedRequest, Session, Succession};
 use mcpgate::domain::key::{Algorithm, KeyRecord, PrivateKey};
 use mcpgate::domain::person::{Person, ProviderLink, Source};
@@ -16,7 +17,7 @@ use mcpgate::domain::secret::{Nonce, SecretHash};
 use mcpgate::domain::user::Subject;
 use mcpgate::store::sled::{Limits, Options, SledStore};
 use mcpgate::store::{
-    Addition, Approval, Chosen, Decided, Issued, MAX_CODE_ATTEMPTS, Once, Poll, Redemption, Registration, Room,
+    Added, Addition, Approval, Chosen, Decided, Issued, MAX_CODE_ATTEMPTS, Once, Poll, Redemption, Registration, Room,
     Rotation, Store,
 };
 use store_support::*;
@@ -98,6 +99,9 @@ mod suite {
         what_somebody_allowed_is_listed_and_ends,
         sessions_of_somebody_end_but_for_one,
         an_approval_from_memory_ends_nothing,
+        factors_are_kept_used_and_forgotten,
+        a_factor_is_used_once_however_many_race,
+        a_passkey_is_nobody_elses,
         check_and_close_answer,
     }}
 
@@ -761,6 +765,175 @@ mod suite {
         let last = family(store, &one).await;
         store.remove_person(&ada()).await.unwrap();
         assert!(!alive(&last).await);
+    }
+
+    fn app(sealed: &str) -> Factor {
+        Factor::Authenticator(Authenticator {
+            sealed: sealed.to_owned(),
+            last_step: 7,
+        })
+    }
+
+    fn passkey(id: &str) -> Passkey {
+        Passkey {
+            id: id.to_owned(),
+            name: format!("the {id}"),
+            credential: "{}".to_owned(),
+            counter: 0,
+            created_at: at(1),
+            used_at: None,
+        }
+    }
+
+    async fn factors_are_kept_used_and_forgotten(open: Open) {
+        let fixture = open(PLENTY);
+        let store = &*fixture.store;
+        let ada = Subject::of_username("ada").unwrap();
+        let codes = ["one", "two", "three"].map(SecretHash::of);
+        assert_eq!(store.factors(&ada).await.unwrap(), None);
+        assert!(!store.use_step(&ada, "sealed", 8).await.unwrap());
+        assert!(!store.use_passkey(&ada, &passkey("phone")).await.unwrap());
+        assert!(!store.use_recovery_code(&ada, &codes[0]).await.unwrap());
+        assert!(!store.replace_recovery(&ada, &codes).await.unwrap());
+        assert!(!store.remove_factor(&ada, &FactorName::Authenticator).await.unwrap());
+        assert!(!store.reset_factors(&ada).await.unwrap());
+
+        let add = async |factor: &Factor, first| store.add_factor(&ada, factor, &codes[..2], first).await.unwrap();
+        assert_eq!(add(&app("sealed"), true).await, Added::First);
+        assert_eq!(add(&app("other"), false).await, Added::Refused, "there is one app");
+        let phone = Factor::Passkey(passkey("phone"));
+        assert_eq!(add(&phone, true).await, Added::Refused, "it is not the first any more");
+        assert_eq!(add(&phone, false).await, Added::Another);
+        assert_eq!(add(&phone, false).await, Added::Refused);
+
+        // A step and a count never go back; a code is good once.
+        for (sealed, step, counts) in [
+            ("other", 8, false),
+            ("sealed", 7, false),
+            ("sealed", 8, true),
+            ("sealed", 8, false),
+        ] {
+            assert_eq!(
+                store.use_step(&ada, sealed, step).await.unwrap(),
+                counts,
+                "{sealed} {step}"
+            );
+        }
+        for (counter, counts) in [
+            (0, true),
+            (0, true),
+            (5, true),
+            (5, false),
+            (4, false),
+            (0, false),
+            (6, true),
+        ] {
+            let used = Passkey {
+                name: "another name".to_owned(),
+                credential: "{\"new\":1}".to_owned(),
+                counter,
+                used_at: Some(at(9)),
+                ..passkey("phone")
+            };
+            assert_eq!(store.use_passkey(&ada, &used).await.unwrap(), counts, "{counter}");
+        }
+        assert!(!store.use_passkey(&ada, &passkey("unknown")).await.unwrap());
+        assert!(store.use_recovery_code(&ada, &codes[0]).await.unwrap());
+        assert!(!store.use_recovery_code(&ada, &codes[0]).await.unwrap());
+        assert!(!store.use_recovery_code(&ada, &codes[2]).await.unwrap());
+        let known = store.factors(&ada).await.unwrap().unwrap();
+        assert_eq!(known.recovery, codes[1..2], "those of the first factor");
+        let kept = &known.passkeys[0];
+        assert_eq!(
+            (kept.name.as_str(), kept.counter, kept.used_at),
+            ("the phone", 6, Some(at(9)))
+        );
+        assert_eq!(kept.credential, "{\"new\":1}");
+        assert!(store.replace_recovery(&ada, &codes[2..]).await.unwrap());
+        assert!(!store.use_recovery_code(&ada, &codes[1]).await.unwrap());
+
+        // The last one takes the recovery codes along.
+        let name = FactorName::Passkey("phone".to_owned());
+        assert!(store.remove_factor(&ada, &name).await.unwrap());
+        assert!(!store.remove_factor(&ada, &name).await.unwrap());
+        assert!(store.factors(&ada).await.unwrap().is_some());
+        assert!(store.remove_factor(&ada, &FactorName::Authenticator).await.unwrap());
+        assert_eq!(store.factors(&ada).await.unwrap(), None);
+        assert_eq!(add(&app("third"), true).await, Added::First);
+        assert!(store.reset_factors(&ada).await.unwrap());
+        assert_eq!(store.factors(&ada).await.unwrap(), None);
+    }
+
+    async fn a_factor_is_used_once_however_many_race(open: Open) {
+        let fixture = open(PLENTY);
+        let ada = Subject::of_username("ada").unwrap();
+        let codes = [SecretHash::of("code")];
+        let mut first = JoinSet::new();
+        for number in 0..8 {
+            let (store, ada) = (Arc::clone(&fixture.store), ada.clone());
+            first.spawn(async move {
+                let factor = Factor::Passkey(passkey(&format!("device {number}")));
+                store.add_factor(&ada, &factor, &codes, true).await.unwrap() == Added::First
+            });
+        }
+        let won = first.join_all().await;
+        assert_eq!(won.iter().filter(|won| **won).count(), 1);
+        let known = fixture.store.factors(&ada).await.unwrap().unwrap().passkeys.remove(0);
+        fixture
+            .store
+            .add_factor(&ada, &app("sealed"), &[], false)
+            .await
+            .unwrap();
+        let mut used = JoinSet::new();
+        for number in 0..24 {
+            let (store, ada) = (Arc::clone(&fixture.store), ada.clone());
+            let known = Passkey {
+                counter: 1,
+                ..known.clone()
+            };
+            used.spawn(async move {
+                let won = match number % 3 {
+                    0 => store.use_passkey(&ada, &known).await,
+                    1 => store.use_step(&ada, "sealed", 8).await,
+                    _ => store.use_recovery_code(&ada, &codes[0]).await,
+                };
+                (number % 3, won.unwrap())
+            });
+        }
+        let used = used.join_all().await;
+        for kind in 0..3 {
+            let won = used.iter().filter(|(of, won)| *of == kind && *won);
+            assert_eq!(won.count(), 1, "{kind}");
+        }
+    }
+
+    /// Web Authentication Level 3, section 7.1, step 27.
+    async fn a_passkey_is_nobody_elses(open: Open) {
+        let fixture = open(PLENTY);
+        let store = &*fixture.store;
+        let [ada, bob] = ["ada", "bob"].map(|name| Subject::of_username(name).unwrap());
+        let phone = Factor::Passkey(passkey("phone"));
+        let add = async |subject: &Subject| store.add_factor(subject, &phone, &[], false).await.unwrap();
+        assert_eq!(add(&ada).await, Added::First);
+        assert_eq!(add(&bob).await, Added::Refused);
+        assert_eq!(store.factors(&bob).await.unwrap(), None);
+        // It is free again when its person let go of it, an administrator did, or the person is gone.
+        store
+            .remove_factor(&ada, &FactorName::Passkey("phone".to_owned()))
+            .await
+            .unwrap();
+        assert_eq!(add(&bob).await, Added::First);
+        store.reset_factors(&bob).await.unwrap();
+        assert_eq!(add(&ada).await, Added::First);
+        store.add_person(&person("ada", Source::Store)).await.unwrap();
+        store.set_disabled(&person("ada", Source::Store), true).await.unwrap();
+        assert!(
+            store.factors(&ada).await.unwrap().is_some(),
+            "who is enabled again has it still"
+        );
+        store.remove_person(&ada).await.unwrap();
+        assert_eq!(store.factors(&ada).await.unwrap(), None);
+        assert_eq!(add(&bob).await, Added::First);
     }
 
     async fn sessions_of_somebody_end_but_for_one(open: Open) {

@@ -8,6 +8,7 @@ pub mod client_url;
 pub mod clock;
 pub mod device;
 pub mod error;
+pub mod factors;
 pub mod grant;
 pub mod key;
 pub mod network;

@@ -6,7 +6,6 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::clock::Timestamp;
-use super::secret::SecretHash;
 use super::user::{Subject, User};
 
 /// Where somebody's account is.
@@ -68,24 +67,6 @@ pub struct Passed {
     pub at: Timestamp,
 }
 
-/// The second factors of somebody with a password here.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Factors {
-    /// The app that shows them one-time passwords.
-    pub authenticator: Authenticator,
-    /// The recovery codes that are left, hashed.
-    pub recovery: Vec<SecretHash>,
-}
-
-/// An app that computes one-time passwords.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Authenticator {
-    /// The key that it shares with us, sealed.
-    pub sealed: String,
-    /// The last step of time whose password was used.
-    pub last_step: u64,
-}
-
 /// How a browser came to be signed in, for its person to recognize it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -126,32 +107,6 @@ impl Person {
             created_at: now,
             signed_in_at: None,
         }
-    }
-}
-
-// === impl Authenticator ===
-
-impl Authenticator {
-    /// Whether a password of this step may be used with this key: each step once, and none before one that was used.
-    #[must_use]
-    pub fn may_use(&self, sealed: &str, step: u64) -> bool {
-        self.sealed == sealed && step > self.last_step
-    }
-}
-
-impl fmt::Debug for Factors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Factors")
-            .field("recovery", &self.recovery.len())
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Authenticator {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Authenticator")
-            .field("last_step", &self.last_step)
-            .finish_non_exhaustive()
     }
 }
 

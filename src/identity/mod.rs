@@ -2,6 +2,7 @@
 
 pub mod elsewhere;
 pub mod local;
+pub mod passkey;
 pub mod password;
 pub mod second;
 mod throttle;
@@ -11,6 +12,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use webauthn_rs::Webauthn;
 use zeroize::Zeroizing;
 
 use crate::config::Config;
@@ -43,6 +45,8 @@ pub struct Identity {
     config: Arc<Config>,
     store: Arc<dyn Store>,
     accounts: Accounts,
+    /// None where browsers know no passkeys.
+    webauthn: Option<Webauthn>,
 }
 
 impl Identity {
@@ -51,6 +55,7 @@ impl Identity {
     pub fn new(config: Arc<Config>, store: Arc<dyn Store>) -> Self {
         Self {
             accounts: Accounts::new(Arc::clone(&config)),
+            webauthn: passkey::library(&config.public_url),
             config,
             store,
         }
@@ -61,6 +66,7 @@ impl Identity {
     pub fn with(&self, config: Arc<Config>) -> Self {
         Self {
             accounts: self.accounts.with(Arc::clone(&config)),
+            webauthn: passkey::library(&config.public_url),
             config,
             store: Arc::clone(&self.store),
         }

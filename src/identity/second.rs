@@ -1,4 +1,5 @@
-//! Second factors of those who sign in with a password here: one-time passwords of an app, and recovery codes.
+//! Second factors of those who sign in with a password here: one-time passwords of an app, and recovery codes. Passkeys are in
+//! `passkey.rs`.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -7,12 +8,12 @@ use zeroize::Zeroizing;
 
 use super::Identity;
 use crate::domain::clock::Timestamp;
-use crate::domain::person::Authenticator;
+use crate::domain::factors::{Authenticator, Factor};
 use crate::domain::secret::{SecretHash, random_bytes};
 use crate::domain::user::Subject;
 use crate::jose::otp;
 use crate::jose::seal::{NotSealed, Sealer};
-use crate::store::StoreError;
+use crate::store::{Added, StoreError};
 
 /// How many recovery codes somebody gets.
 const RECOVERY_CODES: usize = 10;
@@ -41,6 +42,27 @@ pub enum SecondError {
     /// The key cannot be sealed.
     #[error(transparent)]
     Seal(#[from] NotSealed),
+    /// The library for passkeys failed at something that no answer of a browser's can cause.
+    #[error("passkeys: {0}")]
+    Library(String),
+}
+
+// === impl SecondError ===
+
+impl SecondError {
+    pub(super) fn library(error: impl std::fmt::Display) -> Self {
+        Self::Library(error.to_string())
+    }
+}
+
+/// What became of an app that was to be put on record.
+pub enum Accepted {
+    /// It is the first factor; the recovery codes, which are shown this once.
+    First(Vec<String>),
+    /// It stands beside others.
+    Another,
+    /// It is not: the password is wrong, there is an app already, or other factors that were not shown.
+    No,
 }
 
 /// The key of an app that is about to be set up.
@@ -80,11 +102,12 @@ impl Identity {
         let Some(factors) = self.store.factors(subject).await? else {
             return Ok(None);
         };
-        let sealed = factors.authenticator.sealed;
-        let key = self.sealer().await?.open(&sealed, subject.as_str());
-        if let Some(step) = key.and_then(|key| otp::step_of(&key, &typed, now)) {
-            let is_new = self.store.use_step(subject, &sealed, step).await?;
-            return Ok(is_new.then_some("otp"));
+        if let Some(Authenticator { sealed, .. }) = factors.authenticator {
+            let key = self.sealer().await?.open(&sealed, subject.as_str());
+            if let Some(step) = key.and_then(|key| otp::step_of(&key, &typed, now)) {
+                let is_new = self.store.use_step(subject, &sealed, step).await?;
+                return Ok(is_new.then_some("otp"));
+            }
         }
         let recovered = self
             .store
@@ -116,8 +139,7 @@ impl Identity {
         }))
     }
 
-    /// Puts the app on record that shows the right password for an offer. The recovery codes, which are shown this once; `None` if the
-    /// password is wrong, or there is an app already.
+    /// Puts the app on record that shows the right password for an offer; as the first factor only, where `first` says so.
     ///
     /// # Errors
     /// If the store fails.
@@ -126,27 +148,48 @@ impl Identity {
         subject: &Subject,
         offer: &Offer,
         typed: &str,
+        first: bool,
         now: Timestamp,
-    ) -> Result<Option<Vec<String>>, SecondError> {
+    ) -> Result<Accepted, SecondError> {
         let Some(step) = otp::step_of(&offer.key, &normal(typed), now) else {
-            return Ok(None);
+            return Ok(Accepted::No);
         };
         let authenticator = Authenticator {
             sealed: self.sealer().await?.seal(&offer.key, subject.as_str())?,
             last_step: step,
         };
-        let codes: Vec<String> = (0..RECOVERY_CODES)
-            .map(|_| otp::readable(&random_bytes::<RECOVERY_BYTES>()).to_lowercase())
-            .collect();
-        let hashes: Vec<SecretHash> = codes.iter().map(|code| recovery_hash(subject, code)).collect();
-        let is_new = self.store.add_authenticator(subject, &authenticator, &hashes).await?;
-        Ok(is_new.then_some(codes))
+        let (codes, hashes) = recovery_codes(subject);
+        let factor = Factor::Authenticator(authenticator);
+        Ok(match self.store.add_factor(subject, &factor, &hashes, first).await? {
+            Added::First => Accepted::First(codes),
+            Added::Another => Accepted::Another,
+            Added::Refused => Accepted::No,
+        })
     }
 
-    async fn sealer(&self) -> Result<Sealer, SecondError> {
+    /// Other recovery codes in place of all; `None` if there is no factor that they stand in for.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn renew_recovery(&self, subject: &Subject) -> Result<Option<Vec<String>>, SecondError> {
+        let (codes, hashes) = recovery_codes(subject);
+        let done = self.store.replace_recovery(subject, &hashes).await?;
+        Ok(done.then_some(codes))
+    }
+
+    pub(super) async fn sealer(&self) -> Result<Sealer, SecondError> {
         let key = Zeroizing::new(self.store.signing_key("factors").await?);
         Ok(Sealer::new(&*key, "second factors")?)
     }
+}
+
+/// Recovery codes, and what is kept of them.
+pub(super) fn recovery_codes(subject: &Subject) -> (Vec<String>, Vec<SecretHash>) {
+    let codes: Vec<String> = (0..RECOVERY_CODES)
+        .map(|_| otp::readable(&random_bytes::<RECOVERY_BYTES>()).to_lowercase())
+        .collect();
+    let hashes = codes.iter().map(|code| recovery_hash(subject, code)).collect();
+    (codes, hashes)
 }
 
 /// What was typed, without what people put between groups.

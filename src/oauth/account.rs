@@ -4,10 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use http::Method;
-
 use super::browser::{self, Purpose};
-use super::interaction::{FORM_TOKEN, check_form_token, own_form, path, sign_in_for};
+use super::interaction::{FORM_TOKEN, check_form_token, get_or_post, own_form, path, sign_in_for};
 use super::pages::account::{self as page, Connected, Place};
 use super::pages::{self, Problem};
 use super::session::{self, SignedIn};
@@ -38,12 +36,7 @@ const DAY: u64 = 86_400;
 
 /// Answers `/account`.
 pub async fn account(at: &Endpoints, call: &Call<'_>) -> Answer {
-    let answer = if *call.request.method() == Method::POST {
-        change(at, call).await
-    } else {
-        show(at, call).await
-    };
-    answer.unwrap_or_else(|problem| problem.answer(at))
+    get_or_post(at, call, show, change).await
 }
 
 async fn show(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
@@ -90,7 +83,7 @@ async fn view(
         tokens: &tokens,
         token: &browser::session_token(at, Purpose::Account, &signed_in.id),
         has_password: super::password::account(at, subject).await?.is_some(),
-        has_security: super::second::is_ours(at, signed_in).await?,
+        has_security: super::security::is_ours(at, signed_in).await?,
         may_make: at.config.oauth.personal_access_tokens,
         done,
         made,

@@ -53,32 +53,17 @@ pub(super) struct Interaction<'a> {
 
 /// Answers `/login`.
 pub async fn login(at: &Endpoints, call: &Call<'_>) -> Answer {
-    let answer = if *call.request.method() == Method::POST {
-        sign_in(at, call).await
-    } else {
-        show_login(at, call).await
-    };
-    answer.unwrap_or_else(|problem| problem.answer(at))
+    get_or_post(at, call, show_login, sign_in).await
 }
 
 /// Answers `/consent`.
 pub async fn consent(at: &Endpoints, call: &Call<'_>) -> Answer {
-    let answer = if *call.request.method() == Method::POST {
-        decide(at, call).await
-    } else {
-        show_consent(at, call).await
-    };
-    answer.unwrap_or_else(|problem| problem.answer(at))
+    get_or_post(at, call, show_consent, decide).await
 }
 
 /// Answers `/logout`.
 pub async fn logout(at: &Endpoints, call: &Call<'_>) -> Answer {
-    let answer = if *call.request.method() == Method::POST {
-        sign_out(at, call).await
-    } else {
-        show_logout(at, call).await
-    };
-    answer.unwrap_or_else(|problem| problem.answer(at))
+    get_or_post(at, call, show_logout, sign_out).await
 }
 
 // --- /login
@@ -344,12 +329,27 @@ pub(super) fn sign_out_token(at: &Endpoints, signed_in: &SignedIn) -> String {
 
 // --- common to all
 
+/// The answer of a page: what is shown, or what becomes of its form.
+pub(super) async fn get_or_post(
+    at: &Endpoints,
+    call: &Call<'_>,
+    shown: impl AsyncFnOnce(&Endpoints, &Call<'_>) -> Result<Answer, Problem>,
+    posted: impl AsyncFnOnce(&Endpoints, &Call<'_>) -> Result<Answer, Problem>,
+) -> Answer {
+    let answer = if *call.request.method() == Method::POST {
+        posted(at, call).await
+    } else {
+        shown(at, call).await
+    };
+    answer.unwrap_or_else(|problem| problem.answer(at))
+}
+
 /// The parameters of a form that a page of ours can have sent.
 pub(super) fn own_form(at: &Endpoints, call: &Call<'_>) -> Result<Parameters, Problem> {
     if !browser::is_own_form(at, call.request.headers()) {
         return Err(Problem::foreign_form(at));
     }
-    Ok(Parameters::of_form(call.request)?)
+    Ok(Parameters::of_own_form(call.request)?)
 }
 
 pub(super) fn check_form_token(parameters: &Parameters, name: &str, expected: &str) -> Result<(), Problem> {

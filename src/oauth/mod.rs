@@ -39,6 +39,7 @@ pub mod remote;
 mod response;
 pub mod revoke;
 pub mod second;
+pub mod security;
 pub mod session;
 pub(crate) mod standing;
 pub mod token;
@@ -412,7 +413,7 @@ impl Endpoints {
             Route::LoginPassword => password::at_sign_in(self, call).await,
             Route::AccountPassword => password::of_account(self, call).await,
             Route::LoginSecond => second::at_sign_in(self, call).await,
-            Route::AccountSecurity => second::of_account(self, call).await,
+            Route::AccountSecurity => security::of_account(self, call).await,
             Route::Logout => interaction::logout(self, call).await,
             Route::ProviderStart => elsewhere::start(self, call).await,
             Route::ProviderCallback => elsewhere::callback(self, call).await,

@@ -1,14 +1,17 @@
-//! The pages that people see. Templates escape by construction; there is no script, nothing from elsewhere, and one inline
-//! stylesheet that the content security policy knows by its hash.
+//! The pages that people see. Templates escape by construction; there is nothing from elsewhere, one inline stylesheet that the
+//! content security policy knows by its hash, and no script but where passkeys are used, known by its hash as well.
 //!
 //! There is no `form-action` in the policy, on purpose: Chromium applies it to every redirect that follows a form, and the
 //! consent form's answer leads to the client.
 
 pub(super) mod account;
 mod elsewhere;
+pub(super) mod passkey;
 pub(super) mod password;
 mod problem;
+mod qr;
 pub(super) mod second;
+pub(super) mod security;
 pub(crate) mod style;
 pub(crate) mod words;
 
@@ -62,6 +65,12 @@ pub(super) enum LoginError {
 static POLICY: LazyLock<String> = LazyLock::new(|| {
     let hash = STANDARD.encode(Sha256::digest(STYLE));
     format!("default-src 'none'; style-src 'sha256-{hash}'; img-src data:; base-uri 'none'; frame-ancestors 'none'")
+});
+
+/// The same, and the script for passkeys.
+static SCRIPTED: LazyLock<String> = LazyLock::new(|| {
+    let hash = STANDARD.encode(Sha256::digest(passkey::SCRIPT));
+    format!("{}; script-src 'sha256-{hash}'", *POLICY)
 });
 
 /// The sign-in page.
@@ -300,6 +309,15 @@ fn target(destination: &Destination) -> Markup {
             Destination::Device => strong { "the device that shows the code" },
         }
     }
+}
+
+/// A whole page on which passkeys are used: with the script for them.
+fn scripted(at: &Endpoints, status: StatusCode, title: &str, body: &Markup) -> Answer {
+    let mut answer = page(at, status, title, &html! { (body) (passkey::script()) });
+    if let Ok(policy) = HeaderValue::from_str(&SCRIPTED) {
+        answer.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    answer
 }
 
 /// A whole page with everything that keeps it from being framed, cached, scripted or read over a shoulder of the wire.

@@ -1,11 +1,13 @@
 //! Choosing a password: at sign-in, where somebody else chose the one before, and on the page of one's account.
 
-use http::Method;
 use zeroize::Zeroizing;
 
 use super::browser::{self, Purpose};
-use super::interaction::{FORM_TOKEN, Interaction, check_form_token, own_form, path, sign_in_again_for, sign_in_for};
+use super::interaction::{
+    FORM_TOKEN, Interaction, check_form_token, get_or_post, own_form, path, sign_in_again_for, sign_in_for,
+};
 use super::pages::{self, Problem, password as page};
+use super::second::{proof, try_factor};
 use super::session::{self, SignedIn};
 use super::web::{self, Parameters};
 use super::{Answer, Call, Endpoints};
@@ -15,7 +17,6 @@ use crate::domain::grant::OwnPage;
 use crate::domain::person::{Passed, Person, Source};
 use crate::domain::secret::SecretHash;
 use crate::identity::local::hash_password;
-use crate::identity::second::Second;
 use crate::identity::{SignIn, password};
 use crate::store::Chosen;
 use crate::telemetry::audit::{Act, Event};
@@ -68,12 +69,7 @@ async fn put(
 
 /// Answers `/login/password`: who has shown a password that somebody else chose chooses another, and is signed in then.
 pub async fn at_sign_in(at: &Endpoints, call: &Call<'_>) -> Answer {
-    let answer = if *call.request.method() == Method::POST {
-        choose(at, call).await
-    } else {
-        ask(at, call).await
-    };
-    answer.unwrap_or_else(|problem| problem.answer(at))
+    get_or_post(at, call, ask, choose).await
 }
 
 /// Who has shown a password for an authorization, in the browser that began it.
@@ -121,12 +117,7 @@ async fn choose(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
 
 /// Answers `/account/password`.
 pub async fn of_account(at: &Endpoints, call: &Call<'_>) -> Answer {
-    let answer = if *call.request.method() == Method::POST {
-        change(at, call).await
-    } else {
-        show(at, call).await
-    };
-    answer.unwrap_or_else(|problem| problem.answer(at))
+    get_or_post(at, call, show, change).await
 }
 
 async fn show(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
@@ -134,20 +125,21 @@ async fn show(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
         return sign_in_for(at, call, OwnPage::Password).await;
     };
     let asks = asks(at, &signed_in).await?;
-    Ok(pages::password::of_account(at, &token(at, &signed_in), asks, None))
+    Ok(pages::password::of_account(at, &token(at, &signed_in), &asks, None))
 }
 
-/// What the page asks for: nothing, where the password is not kept here; a code too, where a second factor is set up.
+/// What the page asks for: nothing, where the password is not kept here; a second factor too, where one is set up.
 async fn asks(at: &Endpoints, signed_in: &SignedIn) -> Result<page::Asks, Problem> {
     let subject = &signed_in.user.subject;
     if account(at, subject).await?.is_none() {
         return Ok(page::Asks::Nothing);
     }
-    let guarded = at.config.second_factor != SecondFactor::Off && at.store.factors(subject).await?.is_some();
-    Ok(if guarded {
-        page::Asks::PasswordAndCode
-    } else {
-        page::Asks::Password
+    if at.config.second_factor == SecondFactor::Off {
+        return Ok(page::Asks::Password);
+    }
+    Ok(match at.store.factors(subject).await? {
+        None => page::Asks::Password,
+        Some(factors) => page::Asks::PasswordAndSecond(proof(at, subject, &factors, &token(at, signed_in)).await?),
     })
 }
 
@@ -163,10 +155,10 @@ async fn change(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
     let token = token(at, &signed_in);
     check_form_token(&form, FORM_TOKEN, &token)?;
     let Some(person) = account(at, &signed_in.user.subject).await? else {
-        return Ok(pages::password::of_account(at, &token, page::Asks::Nothing, None));
+        return Ok(pages::password::of_account(at, &token, &page::Asks::Nothing, None));
     };
     let asks = asks(at, &signed_in).await?;
-    let wrong = |wrong| Ok(pages::password::of_account(at, &token, asks, Some(wrong)));
+    let wrong = |wrong| Ok(pages::password::of_account(at, &token, &asks, Some(wrong)));
     let new = match chosen(&form, &person) {
         Ok(new) => new,
         Err(why) => return wrong(why),
@@ -183,16 +175,11 @@ async fn change(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
     if at.identity.fits(&person, new.clone()).await {
         return wrong(page::Wrong::Same);
     }
-    if asks == page::Asks::PasswordAndCode {
-        let code = form.get("code").unwrap_or_default();
-        let shown = at
-            .identity
-            .second(&person.user.subject, code, call.address, at.now())
-            .await;
-        match shown.map_err(|error| super::second::failed(&error))? {
-            Second::Shown(_) => {}
-            Second::Wrong => return wrong(page::Wrong::Code),
-            Second::Throttled(wait) => return wrong(page::Wrong::Throttled(wait)),
+    if matches!(asks, page::Asks::PasswordAndSecond(_)) {
+        match try_factor(at, call, &person.user.subject, &form, &token).await? {
+            Ok(_) => {}
+            Err(pages::second::Wrong::Throttled(wait)) => return wrong(page::Wrong::Throttled(wait)),
+            Err(_) => return wrong(page::Wrong::Second),
         }
     }
     if !put(at, &person, new, Some(&signed_in.id)).await? {

@@ -1,24 +1,21 @@
-//! The second factor: at sign-in, where nobody is signed in and no code is given before it was shown, and on the page on which
-//! it is set up.
+//! The second factor at sign-in, where nobody is signed in and no code is given before it was shown; and what this has in common
+//! with the pages of an account: asking for one, and setting one up.
 
-use http::Method;
-
-use super::account::RECENT;
-use super::browser::{self, Purpose};
+use super::browser::Purpose;
 use super::interaction::{
-    FORM_TOKEN, Interaction, PROVIDER, begin, check_form_token, identified, own_form, path, sign_in_again_for,
-    sign_in_for,
+    FORM_TOKEN, Interaction, PROVIDER, begin, check_form_token, get_or_post, identified, own_form, path,
 };
+use super::pages::passkey::{ANSWER, CEREMONY};
 use super::pages::{Problem, second as page};
-use super::session::{self, SignedIn};
-use super::web::{self, Parameters};
+use super::web::Parameters;
 use super::{Answer, Call, Endpoints};
 use crate::config::SecondFactor;
 use crate::domain::error::{ErrorCode, OAuthError};
-use crate::domain::grant::OwnPage;
+use crate::domain::factors::Factors;
 use crate::domain::person::{Passed, SessionDetails};
-use crate::domain::user::User;
-use crate::identity::second::{Second, SecondError};
+use crate::domain::user::{Subject, User};
+use crate::identity::passkey::{METHOD, NewPasskey};
+use crate::identity::second::{Accepted, Second, SecondError};
 use crate::telemetry::LoginOutcome;
 use crate::telemetry::audit::{Act, Event};
 
@@ -57,12 +54,7 @@ fn details(methods: &[&str]) -> SessionDetails {
 
 /// Answers `/login/second`.
 pub async fn at_sign_in(at: &Endpoints, call: &Call<'_>) -> Answer {
-    let answer = if *call.request.method() == Method::POST {
-        try_it(at, call).await
-    } else {
-        ask(at, call).await
-    };
-    answer.unwrap_or_else(|problem| problem.answer(at))
+    get_or_post(at, call, ask, try_it).await
 }
 
 /// Who has shown their password for an authorization, in the browser that began it, and may sign in with a second factor.
@@ -84,25 +76,15 @@ async fn passed<'a>(
 
 async fn ask(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
     let (about, passed, user) = passed(at, call, &Parameters::of_query(call.request)?).await?;
-    if at.store.factors(&passed.subject).await?.is_some() {
-        return Ok(page::ask(at, &about, None));
+    if let Some(factors) = at.store.factors(&passed.subject).await? {
+        let proof = proof(at, &passed.subject, &factors, about.id.expose()).await?;
+        return Ok(page::ask(at, &about, &proof, None));
     }
     if at.config.second_factor != SecondFactor::Required {
         return Err(Problem::lapsed());
     }
-    let offer = at.identity.offer(&user.subject, about.id.expose()).await;
-    let offer = offer.map_err(|error| failed(&error))?;
     let token = about.form_token(at, Purpose::Second, None);
-    Ok(page::set_up(
-        at,
-        &page::Setting {
-            token: &token,
-            about: Some(&about),
-            user: &user,
-            offer: &offer,
-        },
-        None,
-    ))
+    Place::at_sign_in(&about, &token).page(at, &user, None, None).await
 }
 
 async fn try_it(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
@@ -110,33 +92,26 @@ async fn try_it(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
     let (about, passed, user) = passed(at, call, &form).await?;
     let token = about.form_token(at, Purpose::Second, None);
     check_form_token(&form, FORM_TOKEN, &token)?;
-    let typed = form.get("code").unwrap_or_default();
-    if at.store.factors(&passed.subject).await?.is_none() {
+    let subject = &passed.subject;
+    let Some(factors) = at.store.factors(subject).await? else {
         return set_up_first(at, call, &form, (&about, &passed, user)).await;
-    }
-    match at.identity.second(&passed.subject, typed, call.address, at.now()).await {
-        Ok(Second::Shown(method)) => {
+    };
+    let wrong = match try_factor(at, call, subject, &form, about.id.expose()).await? {
+        Ok(method) => {
             if !at.store.take_passed(&about.id.hash(), &passed).await? {
                 return Err(Problem::lapsed());
             }
-            identified(at, call, &about, user, details(&["pwd", method])).await
+            return identified(at, call, &about, user, details(&["pwd", method])).await;
         }
-        Ok(Second::Wrong) => {
-            at.metrics.login(PROVIDER, LoginOutcome::Failure);
-            tracing::info!(subject = %passed.subject, address = %call.address, "a second factor was wrong");
-            at.metrics.audit().note(|| Act {
-                subject: Some(passed.subject.as_str()),
-                address: Some(call.address),
-                ..Act::new(Event::SecondFactor, "wrong")
-            });
-            Ok(page::ask(at, &about, Some(page::Wrong::Code)))
-        }
-        Ok(Second::Throttled(wait)) => {
-            at.metrics.login(PROVIDER, LoginOutcome::Throttled);
-            Ok(page::ask(at, &about, Some(page::Wrong::Throttled(wait))))
-        }
-        Err(error) => Err(failed(&error)),
-    }
+        Err(wrong) => wrong,
+    };
+    let outcome = match wrong {
+        page::Wrong::Throttled(_) => LoginOutcome::Throttled,
+        _ => LoginOutcome::Failure,
+    };
+    at.metrics.login(PROVIDER, outcome);
+    let proof = proof(at, subject, &factors, about.id.expose()).await?;
+    Ok(page::ask(at, &about, &proof, Some(wrong)))
 }
 
 /// Who has none and needs one sets it up, and is signed in then.
@@ -150,151 +125,200 @@ async fn set_up_first(
     if at.config.second_factor != SecondFactor::Required {
         return Err(Problem::lapsed());
     }
-    let sealed = form.get("offer").unwrap_or_default();
-    let offer = at.identity.offered(&user.subject, about.id.expose(), sealed).await;
-    let offer = offer.map_err(|error| failed(&error))?.ok_or_else(Problem::lapsed)?;
-    let typed = form.get("code").unwrap_or_default();
-    let accepted = at.identity.accept(&user.subject, &offer, typed, at.now()).await;
-    let Some(codes) = accepted.map_err(|error| failed(&error))? else {
-        let token = about.form_token(at, Purpose::Second, None);
-        let setting = page::Setting {
-            token: &token,
-            about: Some(about),
-            user: &user,
-            offer: &offer,
-        };
-        return Ok(page::set_up(at, &setting, Some(page::Wrong::Code)));
+    let token = about.form_token(at, Purpose::Second, None);
+    let place = Place::at_sign_in(about, &token);
+    let (codes, method) = match place.take(at, &user, form).await? {
+        SetUp::First(codes, method) => (codes, method),
+        SetUp::Another => return Err(Problem::lapsed()),
+        SetUp::Wrong(wrong) => return place.page(at, &user, form.get("offer"), Some(wrong)).await,
     };
     if !at.store.take_passed(&about.id.hash(), passed).await? {
         return Err(Problem::lapsed());
     }
-    tracing::info!(subject = %user.subject, "a second factor was set up");
-    at.metrics.audit().note(|| Act {
-        subject: Some(user.subject.as_str()),
-        ..Act::new(Event::AccountChanged, "second_factor_set_up")
-    });
-    let (_, headers) = begin(at, call, about, user, details(&["pwd", "otp"])).await?;
+    let (_, headers) = begin(at, call, about, user, details(&["pwd", method])).await?;
     let next = format!("{}?request={}", path(at, "/consent"), about.id.expose());
     let mut answer = page::codes(at, &codes, &next);
     answer.headers_mut().extend(headers);
     Ok(answer)
 }
 
-// --- on the account's page
+// --- to show one
 
-/// Answers `/account/security`.
-pub async fn of_account(at: &Endpoints, call: &Call<'_>) -> Answer {
-    let answer = if *call.request.method() == Method::POST {
-        change(at, call).await
+/// What somebody can show in a place: what is asked in one form is worth nothing in another.
+pub(super) async fn proof(
+    at: &Endpoints,
+    subject: &Subject,
+    factors: &Factors,
+    place: &str,
+) -> Result<page::Proof, Problem> {
+    let ceremony = at.identity.ask_passkey(subject, factors, place, at.now()).await;
+    Ok(page::Proof {
+        ceremony: ceremony.map_err(|error| failed(&error))?,
+        has_app: factors.authenticator.is_some(),
+    })
+}
+
+/// Tries the second factor that a form has: by which method it was shown, or what was wrong with it.
+pub(super) async fn try_factor(
+    at: &Endpoints,
+    call: &Call<'_>,
+    subject: &Subject,
+    form: &Parameters,
+    place: &str,
+) -> Result<Result<&'static str, page::Wrong>, Problem> {
+    let now = at.now();
+    let (tried, wrong) = if let Some(answer) = form.get(ANSWER) {
+        let place = (place, form.get(CEREMONY).unwrap_or_default());
+        let tried = Box::pin(at.identity.show_passkey(subject, place, answer, now)).await;
+        (tried, page::Wrong::Passkey)
     } else {
-        show(at, call).await
+        let typed = form.get("code").unwrap_or_default();
+        let tried = at.identity.second(subject, typed, call.address, now).await;
+        (tried, page::Wrong::Code)
     };
-    answer.unwrap_or_else(|problem| problem.answer(at))
-}
-
-/// Whether a second factor of this gateway's is asked of somebody: of those with a password here.
-pub(super) async fn is_ours(at: &Endpoints, signed_in: &SignedIn) -> Result<bool, Problem> {
-    let subject = &signed_in.user.subject;
-    let has_password = signed_in.session.details.provider == PROVIDER
-        && (at.identity.is_configured(subject) || super::password::account(at, subject).await?.is_some());
-    Ok(has_password && at.config.second_factor != SecondFactor::Off)
-}
-
-fn token(at: &Endpoints, signed_in: &SignedIn) -> String {
-    browser::session_token(at, Purpose::Second, &signed_in.id)
-}
-
-/// Somebody who signed in a moment ago; else the way there.
-async fn recent(at: &Endpoints, call: &Call<'_>) -> Result<Result<SignedIn, Answer>, Problem> {
-    let Some(signed_in) = session::signed_in(at, call).await? else {
-        return sign_in_for(at, call, OwnPage::Security).await.map(Err);
+    let (outcome, method, shown) = match tried.map_err(|error| failed(&error))? {
+        Second::Shown(method) => ("shown", Some(method), Ok(method)),
+        Second::Wrong => {
+            tracing::info!(%subject, address = %call.address, "a second factor was wrong");
+            ("wrong", None, Err(wrong))
+        }
+        Second::Throttled(wait) => ("throttled", None, Err(page::Wrong::Throttled(wait))),
     };
-    if at.now().since(signed_in.session.authenticated_at) > RECENT {
-        return sign_in_again_for(at, call, OwnPage::Security).await.map(Err);
-    }
-    Ok(Ok(signed_in))
-}
-
-async fn show(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
-    let signed_in = match recent(at, call).await? {
-        Ok(signed_in) => signed_in,
-        Err(answer) => return Ok(answer),
-    };
-    if !is_ours(at, &signed_in).await? {
-        return Ok(page::elsewhere(at));
-    }
-    let token = token(at, &signed_in);
-    let user = &signed_in.user;
-    if let Some(factors) = at.store.factors(&user.subject).await? {
-        return Ok(page::is_set_up(at, &token, factors.recovery.len(), None));
-    }
-    let offer = at.identity.offer(&user.subject, &token).await;
-    let offer = offer.map_err(|error| failed(&error))?;
-    Ok(page::set_up(
-        at,
-        &page::Setting {
-            token: &token,
-            about: None,
-            user,
-            offer: &offer,
-        },
-        None,
-    ))
-}
-
-async fn change(at: &Endpoints, call: &Call<'_>) -> Result<Answer, Problem> {
-    let form = own_form(at, call)?;
-    let signed_in = match recent(at, call).await? {
-        Ok(signed_in) => signed_in,
-        Err(answer) => return Ok(answer),
-    };
-    let token = token(at, &signed_in);
-    check_form_token(&form, FORM_TOKEN, &token)?;
-    if !is_ours(at, &signed_in).await? {
-        return Ok(page::elsewhere(at));
-    }
-    let user = &signed_in.user;
-    let typed = form.get("code").unwrap_or_default();
-    if let Some(factors) = at.store.factors(&user.subject).await? {
-        let left = factors.recovery.len();
-        return match at.identity.second(&user.subject, typed, call.address, at.now()).await {
-            Ok(Second::Shown(_)) => {
-                at.store.reset_factors(&user.subject).await?;
-                tracing::info!(subject = %user.subject, "a second factor was removed by its person");
-                at.metrics.audit().note(|| Act {
-                    subject: Some(user.subject.as_str()),
-                    ..Act::new(Event::AccountChanged, "second_factor_removed")
-                });
-                Ok(web::redirect(&path(at, OwnPage::Security.path())))
-            }
-            Ok(Second::Wrong) => Ok(page::is_set_up(at, &token, left, Some(page::Wrong::Code))),
-            Ok(Second::Throttled(wait)) => Ok(page::is_set_up(at, &token, left, Some(page::Wrong::Throttled(wait)))),
-            Err(error) => Err(failed(&error)),
-        };
-    }
-    let offer = at
-        .identity
-        .offered(&user.subject, &token, form.get("offer").unwrap_or_default())
-        .await;
-    let offer = offer.map_err(|error| failed(&error))?.ok_or_else(Problem::stale_form)?;
-    let accepted = at.identity.accept(&user.subject, &offer, typed, at.now()).await;
-    let Some(codes) = accepted.map_err(|error| failed(&error))? else {
-        let setting = page::Setting {
-            token: &token,
-            about: None,
-            user,
-            offer: &offer,
-        };
-        return Ok(page::set_up(at, &setting, Some(page::Wrong::Code)));
-    };
-    // Whoever is signed in elsewhere has not shown it.
-    at.store.end_sessions_of(&user.subject, Some(&signed_in.id)).await?;
-    tracing::info!(subject = %user.subject, "a second factor was set up");
     at.metrics.audit().note(|| Act {
-        subject: Some(user.subject.as_str()),
-        ..Act::new(Event::AccountChanged, "second_factor_set_up")
+        subject: Some(subject.as_str()),
+        by: method,
+        address: Some(call.address),
+        ..Act::new(Event::SecondFactor, outcome)
     });
-    Ok(page::codes(at, &codes, &path(at, "/account")))
+    Ok(shown)
+}
+
+// --- to set one up
+
+/// Where a factor is set up.
+pub(super) struct Place<'a> {
+    /// The authorization that waits for it, at sign-in.
+    about: Option<&'a Interaction<'a>>,
+    /// The token of the form.
+    token: &'a str,
+    /// That another was shown, on the page of an account: it may stand beside that one.
+    shown: Option<&'a str>,
+}
+
+/// What became of a factor that was set up.
+pub(super) enum SetUp {
+    /// It is the first one: its recovery codes, and how it counts.
+    First(Vec<String>, &'static str),
+    /// It stands beside others.
+    Another,
+    /// It is not on record.
+    Wrong(page::Wrong),
+}
+
+// === impl Place ===
+
+impl<'a> Place<'a> {
+    const fn at_sign_in(about: &'a Interaction<'a>, token: &'a str) -> Self {
+        Self {
+            about: Some(about),
+            token,
+            shown: None,
+        }
+    }
+
+    /// On the page of an account.
+    pub(super) const fn of_account(token: &'a str, shown: Option<&'a str>) -> Self {
+        Self {
+            about: None,
+            token,
+            shown,
+        }
+    }
+
+    /// What an offer is bound to.
+    fn name(&self) -> &str {
+        self.about.map_or(self.token, |about| about.id.expose())
+    }
+
+    /// The page; with the key that was offered before, if there was one: the app may have it by now.
+    pub(super) async fn page(
+        &self,
+        at: &Endpoints,
+        user: &User,
+        sealed: Option<&str>,
+        wrong: Option<page::Wrong>,
+    ) -> Result<Answer, Problem> {
+        let unable = |error| failed(&error);
+        let subject = &user.subject;
+        let known = match sealed {
+            Some(sealed) => at
+                .identity
+                .offered(subject, self.name(), sealed)
+                .await
+                .map_err(unable)?,
+            None => None,
+        };
+        let factors = at.store.factors(subject).await?.unwrap_or_default();
+        let offer = match known {
+            Some(known) => Some(known),
+            None if factors.authenticator.is_some() => None,
+            None => Some(at.identity.offer(subject, self.name()).await.map_err(unable)?),
+        };
+        let ceremony = at.identity.invite_passkey(user, self.name(), at.now()).await;
+        let ceremony = ceremony.map_err(unable)?;
+        let setting = page::Setting {
+            token: self.token,
+            about: self.about,
+            shown: self.shown,
+            user,
+            offer: offer.as_ref(),
+            ceremony: ceremony.as_ref(),
+        };
+        Ok(page::set_up(at, &setting, wrong))
+    }
+
+    /// Takes the app or the passkey that a form has.
+    pub(super) async fn take(&self, at: &Endpoints, user: &User, form: &Parameters) -> Result<SetUp, Problem> {
+        let unable = |error| failed(&error);
+        let (subject, first, now) = (&user.subject, self.shown.is_none(), at.now());
+        let done = if let Some(answer) = form.get(ANSWER) {
+            let sealed = form.get(CEREMONY).unwrap_or_default();
+            let name = form.get("name").unwrap_or_default();
+            let place = (self.name(), sealed);
+            let added = at
+                .identity
+                .add_passkey(subject, place, (name, answer), first, now)
+                .await;
+            match added.map_err(unable)? {
+                NewPasskey::First(codes) => SetUp::First(codes, METHOD),
+                NewPasskey::Another => SetUp::Another,
+                NewPasskey::Refused(why) => SetUp::Wrong(page::Wrong::Refused(why)),
+            }
+        } else {
+            let sealed = form.get("offer").unwrap_or_default();
+            let offer = at
+                .identity
+                .offered(subject, self.name(), sealed)
+                .await
+                .map_err(unable)?;
+            let offer = offer.ok_or_else(Problem::stale_form)?;
+            let typed = form.get("code").unwrap_or_default();
+            let accepted = at.identity.accept(subject, &offer, typed, first, now).await;
+            match accepted.map_err(unable)? {
+                Accepted::First(codes) => SetUp::First(codes, "otp"),
+                Accepted::Another => SetUp::Another,
+                Accepted::No => SetUp::Wrong(page::Wrong::Code),
+            }
+        };
+        if !matches!(done, SetUp::Wrong(_)) {
+            tracing::info!(%subject, "a second factor was set up");
+            at.metrics.audit().note(|| Act {
+                subject: Some(subject.as_str()),
+                ..Act::new(Event::AccountChanged, "second_factor_set_up")
+            });
+        }
+        Ok(done)
+    }
 }
 
 pub(super) fn failed(error: &SecondError) -> Problem {

@@ -15,6 +15,8 @@ use crate::domain::error::{ErrorCode, OAuthError};
 const MAX_PARAMETERS: usize = 64;
 /// Longest value of a parameter. A `state` may be long (VS Code's is), so this is generous.
 const MAX_VALUE: usize = 8 << 10;
+/// The same in forms of our own pages: what is sealed in them knows somebody's passkeys.
+const MAX_OWN_VALUE: usize = 40 << 10;
 
 /// The parameters of a query or a form. Empty ones count as missing, unknown ones are ignored (RFC 6749 §3.1, §3.2).
 /// No `Debug`: there may be secrets among them.
@@ -28,6 +30,10 @@ impl Parameters {
     /// # Errors
     /// `invalid_request` for duplicates, too many or too long parameters, and text that is not UTF-8 when decoded.
     pub fn parse(encoded: &[u8]) -> Result<Self, OAuthError> {
+        Self::parse_up_to(MAX_VALUE, encoded)
+    }
+
+    fn parse_up_to(longest: usize, encoded: &[u8]) -> Result<Self, OAuthError> {
         let mut parameters: Vec<(String, Zeroizing<String>)> = Vec::new();
         for pair in encoded.split(|b| *b == b'&').filter(|pair| !pair.is_empty()) {
             let (name, value) = match pair.iter().position(|b| *b == b'=') {
@@ -38,7 +44,7 @@ impl Parameters {
             if parameters.len() == MAX_PARAMETERS {
                 return Err(OAuthError::invalid_request("too many parameters"));
             }
-            if value.len() > MAX_VALUE || name.len() > 256 {
+            if value.len() > longest || name.len() > 256 {
                 return Err(OAuthError::invalid_request("a parameter is too long"));
             }
             if name != "resource" && parameters.iter().any(|(other, _)| *other == name) {
@@ -62,6 +68,18 @@ impl Parameters {
     /// # Errors
     /// See [`Parameters::parse`]; also if the body is of another type.
     pub fn of_form(request: &Request<Bytes>) -> Result<Self, OAuthError> {
+        Self::of_form_up_to(MAX_VALUE, request)
+    }
+
+    /// The same of a form of our own, whose values may be longer.
+    ///
+    /// # Errors
+    /// See [`Parameters::of_form`].
+    pub fn of_own_form(request: &Request<Bytes>) -> Result<Self, OAuthError> {
+        Self::of_form_up_to(MAX_OWN_VALUE, request)
+    }
+
+    fn of_form_up_to(longest: usize, request: &Request<Bytes>) -> Result<Self, OAuthError> {
         let mut types = request.headers().get_all(header::CONTENT_TYPE).iter();
         let (first, second) = (types.next(), types.next());
         let essence = first
@@ -73,7 +91,7 @@ impl Parameters {
                 "the body must be application/x-www-form-urlencoded",
             ));
         }
-        Self::parse(request.body())
+        Self::parse_up_to(longest, request.body())
     }
 
     /// A parameter's value, if it is there and not empty.

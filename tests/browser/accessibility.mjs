@@ -5,28 +5,7 @@
 // Exit code 0 if axe finds nothing serious or critical and the keyboard is enough.
 
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
-import { app, gatewayForPeople, launch, signIn } from "./people.mjs";
-
-const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-const GRAVE = new Set(["serious", "critical"]);
-
-const found = [];
-let looked = 0;
-
-/** The pages allow no script; what the debugger evaluates is not bound by that. */
-async function look(page, where) {
-  await page.evaluate(AXE);
-  const { violations, passes } = await page.evaluate(() => globalThis.axe.run(document));
-  assert.ok(passes.length > 5, `${where}: axe has looked at nothing`);
-  looked += 1;
-  for (const { id, impact, help, nodes } of violations) {
-    const line = `${where}: ${id} (${impact}): ${help}: ${nodes.map((node) => node.html.slice(0, 120)).join(" | ")}`;
-    if (GRAVE.has(impact)) found.push(line);
-    else console.log(`note    ${line}`);
-  }
-}
+import { app, found, gatewayForPeople, launch, look, looked, signIn } from "./people.mjs";
 
 /** What has the focus, once Tab has brought it there; it has to be seen. */
 async function tabTo(page, what) {
@@ -121,7 +100,7 @@ try {
     for (const width of [1280, 390]) await everyPage(browser, gateway, colorScheme, width);
   }
   for (const line of found) console.log(`not ok  ${line}`);
-  if (found.length === 0) console.log(`ok      axe finds nothing serious on ${looked} pages`);
+  if (found.length === 0) console.log(`ok      axe finds nothing serious on ${looked()} pages`);
   await byKeyboard(browser, gateway);
   console.log("ok      the keyboard is enough for the account page");
   failed = found.length > 0;

@@ -1,8 +1,11 @@
-// What accessibility.mjs and screenshots.mjs have in common: a gateway with an account page in use, and somebody in a browser.
+// What accessibility.mjs, passkeys.mjs and screenshots.mjs have in common: a gateway with an account page in use, somebody in a
+// browser, and axe to look at what they see.
 
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
+import { createRequire } from "node:module";
 import { chromium } from "playwright-core";
 import { startGateway } from "../clients/lib/gateway.mjs";
 
@@ -16,14 +19,36 @@ callback.unref();
 const REDIRECT = `http://127.0.0.1:${callback.address().port}/callback`;
 
 /** A gateway whose people may make tokens, with a scope that they can tick. */
-export const gatewayForPeople = () =>
+export const gatewayForPeople = (more = {}) =>
   startGateway({
+    ...more,
     configure(configuration) {
       configuration.oauth.personal_access_tokens = true;
       configuration.oauth.grants = { device_code: true };
       configuration.scopes.push({ name: "reports:write", description: "Change reports" });
     },
   });
+
+const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const GRAVE = new Set(["serious", "critical"]);
+
+/** What is wrong with the pages that axe has looked at, and how many those are. */
+export const found = [];
+let pages = 0;
+export const looked = () => pages;
+
+/** Has axe look at a page. The pages' policy allows no script of ours; what the debugger evaluates is not bound by that. */
+export async function look(page, where) {
+  await page.evaluate(AXE);
+  const { violations, passes } = await page.evaluate(() => globalThis.axe.run(document));
+  assert.ok(passes.length > 5, `${where}: axe has looked at nothing`);
+  pages += 1;
+  for (const { id, impact, help, nodes } of violations) {
+    const line = `${where}: ${id} (${impact}): ${help}: ${nodes.map((node) => node.html.slice(0, 120)).join(" | ")}`;
+    if (GRAVE.has(impact)) found.push(line);
+    else console.log(`note    ${line}`);
+  }
+}
 
 export const launch = () =>
   chromium.launch({

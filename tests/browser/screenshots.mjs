@@ -7,7 +7,7 @@ import { app, gatewayForPeople, launch, signIn } from "./people.mjs";
 
 const FOLDER = path.resolve(import.meta.dirname, "../../docs/images");
 
-const gateway = await gatewayForPeople();
+const gateway = await gatewayForPeople({ host: "localhost" });
 const browser = await launch();
 try {
   const page = await browser.newPage({ viewport: { width: 640, height: 480 }, colorScheme: "light" });
@@ -25,6 +25,9 @@ try {
   // Loaded anew, without the token.
   await page.goto(`${gateway.url}/account`);
   await picture("account");
+  await page.goto(`${gateway.url}/account/security`);
+  await page.getByRole("button", { name: "Make a passkey" }).waitFor();
+  await picture("second-factor");
 } finally {
   await browser.close();
   await gateway.stop();

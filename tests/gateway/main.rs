@@ -37,6 +37,7 @@ mod mcp_server;
 #[path = "../support/memory.rs"]
 mod memory;
 mod misfortune;
+mod passkeys;
 mod passwords;
 mod person;
 mod policy;

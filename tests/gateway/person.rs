@@ -104,6 +104,8 @@ impl Browser {
             .map(|input| input.split('>').next().unwrap())
             .filter(|input| attribute(input, "type").as_deref() == Some("hidden"))
             .map(|input| (attribute(input, "name").unwrap(), attribute(input, "value").unwrap()))
+            // A script puts something into some of them.
+            .filter(|(name, _)| add.iter().all(|(other, _)| other != name))
             .collect();
         pairs.extend(
             add.iter()
@@ -118,7 +120,7 @@ impl Browser {
     }
 }
 
-fn attribute(tag: &str, name: &str) -> Option<String> {
+pub fn attribute(tag: &str, name: &str) -> Option<String> {
     let value = tag.split(&format!("{name}=\"")).nth(1)?.split('"').next()?;
     Some(
         value

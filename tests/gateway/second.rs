@@ -96,7 +96,7 @@ async fn a_password_is_changed_with_the_second_factor_or_not_at_all() {
     for wrong in ["", "000000x"] {
         let reply = browser.fill_in(&gateway, &page, &pairs(wrong)).await;
         assert_eq!(reply.status, 400, "{wrong}");
-        assert!(reply.text().contains("The code is not right"));
+        assert!(reply.text().contains("The code or the passkey is not right"));
     }
     gateway.advance(30);
     let right = code(&gateway, &key, 0);
@@ -219,12 +219,58 @@ async fn it_is_removed_with_a_code_only() {
     let (mut browser, _, codes) = set_up(&gateway, &client).await;
     let page = browser.get(&gateway, "/account/security").await;
     assert!(page.text().contains("Recovery codes left: 10"));
+    assert!(!page.text().contains("remove_app"), "not before a factor was shown");
     assert_eq!(
         browser.fill_in(&gateway, &page, &[("code", "123456x")]).await.status,
         401
     );
+    // Saying that one was shown is not showing it.
+    let token = between(&page.text(), "name=\"csrf\" value=\"");
+    for shown in ["1", "1800000000000.", "1800000000000.AAAA", "x.y"] {
+        let pairs = [("csrf", token.as_str()), ("shown", shown), ("deed", "remove_app")];
+        let reply = browser.submit(&gateway, "/account/security", &pairs).await;
+        assert_eq!(reply.status, 401, "{shown}");
+        gateway.advance(100);
+    }
+    let mut browser = Browser::default();
+    let page = type_password(&gateway, &mut browser, &client, &[]).await;
+    browser.fill_in(&gateway, &page, &[("code", &codes[2])]).await;
+    let page = browser.get(&gateway, "/account/security").await;
+    let open = browser.fill_in(&gateway, &page, &[("code", &codes[3])]).await;
+    assert_eq!(open.status, 200);
+    assert!(open.text().contains("Recovery codes left: 8"), "{}", open.text());
+    // Other codes, in place of all.
+    let token = between(&open.text(), "name=\"csrf\" value=\"");
+    let shown = between(&open.text(), "name=\"shown\" value=\"");
+    let deed = |deed: &'static str| [("csrf", token.as_str()), ("shown", shown.as_str()), ("deed", deed)];
+    let renewed = browser.submit(&gateway, "/account/security", &deed("renew")).await;
+    assert_eq!(recovery_codes(&renewed).len(), 10);
+    let page = browser.get(&gateway, "/account/security").await;
     assert_eq!(
-        browser.fill_in(&gateway, &page, &[("code", &codes[3])]).await.status,
+        browser.fill_in(&gateway, &page, &[("code", &codes[4])]).await.status,
+        401
+    );
+    let nonsense = browser
+        .submit(&gateway, "/account/security", &deed("forget_everything"))
+        .await;
+    assert_eq!(nonsense.status, 400);
+    // What was shown in one session opens nothing in another.
+    let mut other = Browser::default();
+    let page = type_password(&gateway, &mut other, &client, &[]).await;
+    let reply = other.submit(&gateway, "/account/security", &deed("remove_app")).await;
+    assert_eq!(reply.status, 303, "to sign in");
+    let fresh = recovery_codes(&renewed);
+    other.fill_in(&gateway, &page, &[("code", &fresh[0])]).await;
+    let page = other.get(&gateway, "/account/security").await;
+    let own = between(&page.text(), "name=\"csrf\" value=\"");
+    let pairs = [("csrf", own.as_str()), ("shown", &shown), ("deed", "remove_app")];
+    let reply = other.submit(&gateway, "/account/security", &pairs).await;
+    assert_eq!(reply.status, 401, "{}", reply.text());
+    assert_eq!(
+        browser
+            .submit(&gateway, "/account/security", &deed("remove_app"))
+            .await
+            .status,
         303
     );
     let reply = type_password(&gateway, &mut Browser::default(), &client, &[]).await;

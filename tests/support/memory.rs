@@ -18,17 +18,18 @@ use async_trait::async_trait;
 use mcpgate::domain::client::{Client, ClientId};
 use mcpgate::domain::clock::Timestamp;
 use mcpgate::domain::device::{Decision, DeviceAuthorization};
+use mcpgate::domain::factors::{Factor, FactorName, Factors, Passkey};
 use mcpgate::domain::grant::{
     AccessToken, AuthorizationCode, AuthorizationRequest, ConsentKey, Grant, GrantId, LiveToken, LoginAnswer,
     LoginStep, LoginVerdict, PushedRequest, RefreshToken, Session, Succession,
 };
 use mcpgate::domain::key::KeyRecord;
-use mcpgate::domain::person::{Authenticator, Factors, Passed, Person, ProviderLink};
+use mcpgate::domain::person::{Passed, Person, ProviderLink};
 use mcpgate::domain::scope::Scope;
 use mcpgate::domain::secret::SecretHash;
 use mcpgate::domain::user::Subject;
 use mcpgate::store::{
-    Addition, Answered, Approval, Chosen, Decided, Issued, Keys, Listed, MAX_CODE_ATTEMPTS, Once, People, Poll,
+    Added, Addition, Answered, Approval, Chosen, Decided, Issued, Keys, Listed, MAX_CODE_ATTEMPTS, Once, People, Poll,
     Redemption, Registration, Room, Rotation, SecondFactors, Store, StoreError, Waiting,
 };
 
@@ -543,6 +544,15 @@ impl Records {
 }
 
 impl Memory {
+    async fn of_factors(
+        &self,
+        subject: &Subject,
+        what: impl FnOnce(&mut Factors) -> bool + Send,
+    ) -> Result<bool, StoreError> {
+        self.with(|records| records.factors.get_mut(subject).is_some_and(what))
+            .await
+    }
+
     async fn revoking<T>(&self, work: impl FnOnce(&mut Records) -> T + Send) -> Result<T, StoreError> {
         let done = self.with(work).await;
         self.revocations.fetch_add(1, Ordering::SeqCst);
@@ -556,43 +566,63 @@ impl SecondFactors for Memory {
         self.with(|records| records.factors.get(subject).cloned()).await
     }
 
-    async fn add_authenticator(
+    async fn add_factor(
         &self,
         subject: &Subject,
-        authenticator: &Authenticator,
+        factor: &Factor,
         recovery: &[SecretHash],
-    ) -> Result<bool, StoreError> {
+        first: bool,
+    ) -> Result<Added, StoreError> {
         self.with(|records| {
-            let is_new = !records.factors.contains_key(subject);
-            records.factors.entry(subject.clone()).or_insert_with(|| Factors {
-                authenticator: authenticator.clone(),
-                recovery: recovery.to_vec(),
-            });
-            is_new
+            let known = records.factors.get(subject).cloned();
+            let taken = |passkey: &Passkey| {
+                let mut all = records.factors.values().flat_map(|factors| &factors.passkeys);
+                all.any(|other| other.id == passkey.id)
+            };
+            let refused = match factor {
+                Factor::Passkey(passkey) => taken(passkey),
+                Factor::Authenticator(_) => false,
+            };
+            if refused || first && known.is_some() {
+                return Added::Refused;
+            }
+            let added = known.as_ref().map_or(Added::First, |_| Added::Another);
+            let mut factors = known.unwrap_or_else(|| Factors::with_recovery(recovery));
+            if !factors.add(factor) {
+                return Added::Refused;
+            }
+            records.factors.insert(subject.clone(), factors);
+            added
         })
         .await
     }
 
     async fn use_step(&self, subject: &Subject, sealed: &str, step: u64) -> Result<bool, StoreError> {
-        self.with(|records| match records.factors.get_mut(subject) {
-            Some(factors) if factors.authenticator.may_use(sealed, step) => {
-                factors.authenticator.last_step = step;
-                true
-            }
-            _ => false,
+        self.of_factors(subject, |factors| factors.use_step(sealed, step)).await
+    }
+
+    async fn use_passkey(&self, subject: &Subject, used: &Passkey) -> Result<bool, StoreError> {
+        self.of_factors(subject, |factors| factors.use_passkey(used)).await
+    }
+
+    async fn use_recovery_code(&self, subject: &Subject, code: &SecretHash) -> Result<bool, StoreError> {
+        self.of_factors(subject, |factors| factors.use_recovery_code(code))
+            .await
+    }
+
+    async fn replace_recovery(&self, subject: &Subject, codes: &[SecretHash]) -> Result<bool, StoreError> {
+        self.of_factors(subject, |factors| {
+            factors.recovery = codes.to_vec();
+            true
         })
         .await
     }
 
-    async fn use_recovery_code(&self, subject: &Subject, code: &SecretHash) -> Result<bool, StoreError> {
-        self.with(|records| {
-            records.factors.get_mut(subject).is_some_and(|factors| {
-                let before = factors.recovery.len();
-                factors.recovery.retain(|known| known != code);
-                factors.recovery.len() < before
-            })
-        })
-        .await
+    async fn remove_factor(&self, subject: &Subject, which: &FactorName) -> Result<bool, StoreError> {
+        let done = self.of_factors(subject, |factors| factors.remove(which)).await?;
+        self.with(|records| records.factors.retain(|_, factors| !factors.is_empty()))
+            .await?;
+        Ok(done)
     }
 
     async fn reset_factors(&self, subject: &Subject) -> Result<bool, StoreError> {

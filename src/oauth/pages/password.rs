@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 use maud::{Markup, html};
 
+use super::second::{Proof, proof};
 use super::{page, path, words};
 use crate::identity::password::{SHORTEST, Unfit};
 use crate::oauth::browser::Purpose;
@@ -22,21 +23,20 @@ pub(in crate::oauth) enum Wrong {
     Unfit(Unfit),
     /// The one that they have is another.
     Current,
-    /// The code is not one of their second factor's.
-    Code,
+    /// What they show is not their second factor.
+    Second,
     /// Too many guesses at it.
     Throttled(Duration),
 }
 
 /// What the page of an account asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::oauth) enum Asks {
     /// The password is not kept here.
     Nothing,
     /// The one that they have.
     Password,
-    /// That, and a code of the second factor.
-    PasswordAndCode,
+    /// That, and a second factor.
+    PasswordAndSecond(Proof),
 }
 
 /// At sign-in.
@@ -56,23 +56,22 @@ pub(in crate::oauth) fn at_sign_in(at: &Endpoints, about: &Interaction<'_>, wron
 }
 
 /// On the page of one's account; without a form where the password is not kept here.
-pub(in crate::oauth) fn of_account(at: &Endpoints, token: &str, asks: Asks, wrong: Option<Wrong>) -> Answer {
+pub(in crate::oauth) fn of_account(at: &Endpoints, token: &str, asks: &Asks, wrong: Option<Wrong>) -> Answer {
     let body = html! {
         h1 { "Change your password" }
-        @if asks != Asks::Nothing {
+        @if !matches!(asks, Asks::Nothing) {
             (alert(wrong))
             form method="post" action=(path(at, "/account/password")) {
                 input type="hidden" name=(FORM_TOKEN) value=(token);
                 label for="password" { "Your password now" }
                 input #password type="password" name="password" autocomplete="current-password" maxlength="1024" required autofocus
                     aria-describedby=[wrong.map(|_| "problem")];
-                @if asks == Asks::PasswordAndCode {
-                    label for="code" { "Code of your app, or a recovery code" }
-                    input #code type="text" name="code" autocomplete="one-time-code" autocapitalize="none" spellcheck="false"
-                        maxlength="64" required;
-                }
                 (fields(wrong, false))
-                div .actions { button .primary type="submit" { "Change it" } }
+                @if let Asks::PasswordAndSecond(asked) = asks {
+                    (proof(asked, "Change it", false, false))
+                } @else {
+                    div .actions { button .primary type="submit" { "Change it" } }
+                }
             }
             p .fine { "You are signed out everywhere else." }
         } @else {
@@ -80,7 +79,11 @@ pub(in crate::oauth) fn of_account(at: &Endpoints, token: &str, asks: Asks, wron
         }
         p .other { a href=(path(at, "/account")) { "Back to your account" } }
     };
-    page(at, status(wrong), "Change your password", &body)
+    let title = "Change your password";
+    match asks {
+        Asks::PasswordAndSecond(asked) => asked.page(at, status(wrong), title, &body),
+        _ => page(at, status(wrong), title, &body),
+    }
 }
 
 fn fields(wrong: Option<Wrong>, first: bool) -> Markup {
@@ -112,7 +115,7 @@ impl Wrong {
             Self::Differ => "The two new passwords are not the same.".to_owned(),
             Self::Same => "That is the password that you have.".to_owned(),
             Self::Unfit(unfit) => unfit.to_string(),
-            Self::Code => "The code is not right, or was used before.".to_owned(),
+            Self::Second => "The code or the passkey is not right, or was used before.".to_owned(),
             Self::Current => "Your password now is another one.".to_owned(),
             Self::Throttled(wait) => format!("Too many attempts. Try again in {}.", words::duration(wait)),
         }

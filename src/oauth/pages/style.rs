@@ -40,6 +40,12 @@ code{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;font-size:
 label{display:block;margin:1rem 0 .35rem;font-weight:600;font-size:.9375rem}
 .entries{margin:0;padding:0;list-style:none}
 .entries li{padding:.75rem 0;border-bottom:1px solid var(--line)}
+.qr{display:block;width:12rem;max-width:100%;height:auto;margin:1rem auto;border-radius:.6rem}
+[hidden]{display:none}
+.row{display:flex;gap:1rem;align-items:flex-start;justify-content:space-between}
+.row div{min-width:0}
+.row form{flex:none}
+.row .small{margin-top:0}
 .small{flex:none;min-height:2.25rem;margin-top:.5rem;padding:.3rem .8rem;font-size:.9375rem}
 fieldset{margin:1rem 0 0;padding:.5rem .9rem .9rem;border:1px solid var(--line);border-radius:.6rem}
 legend{padding:0 .3rem;font-size:.9375rem;font-weight:600}

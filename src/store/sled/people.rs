@@ -14,7 +14,7 @@ use super::{SledStore, backend};
 use crate::domain::client::{Client, ClientId};
 use crate::domain::clock::Timestamp;
 use crate::domain::grant::{Grant, GrantId, Session};
-use crate::domain::person::{Factors, Person, ProviderLink, Source};
+use crate::domain::person::{Person, ProviderLink, Source};
 use crate::domain::secret::SecretHash;
 use crate::domain::user::Subject;
 use crate::store::{Addition, Chosen, Listed, People, Room, StoreError};
@@ -115,7 +115,7 @@ impl People for SledStore {
         self.revoke("remove_person", |change| {
             let known = change.has(&key::<Person>(subject))?;
             change.remove(key::<Person>(subject))?;
-            change.remove(key::<Factors>(subject))?;
+            change.forget_factors(subject)?;
             change.end_sessions_of(subject, None)?;
             change.revoke_grants_of(subject, None)?;
             Ok(known)

@@ -11,12 +11,13 @@ use super::clients::Past;
 use crate::domain::client::{Client, ClientId};
 use crate::domain::clock::Timestamp;
 use crate::domain::device::DeviceAuthorization;
+use crate::domain::factors::Factors;
 use crate::domain::grant::{
     AccessToken, AuthorizationCode, AuthorizationRequest, ConsentKey, Grant, GrantId, PushedRequest, RefreshToken,
     Session,
 };
 use crate::domain::key::KeyRecord;
-use crate::domain::person::{Factors, Person};
+use crate::domain::person::Person;
 use crate::domain::scope::Scope;
 use crate::domain::secret::SecretHash;
 use crate::domain::user::Subject;
@@ -62,6 +63,7 @@ pub(super) mod prefix {
     pub(in crate::store::sled) const REFRESH: u8 = b'W';
     pub(in crate::store::sled) const PERSON: u8 = b'e';
     pub(in crate::store::sled) const FACTORS: u8 = b'f';
+    pub(in crate::store::sled) const PASSKEY_OWNER: u8 = b'F';
     /// Index: the grants of a subject.
     pub(in crate::store::sled) const SUBJECT_GRANT: u8 = b'V';
     /// What was done to the store as a whole.
@@ -114,6 +116,7 @@ records! {
     DeviceAuthorization: DEVICE, "device authorization", expires_at;
     Person: PERSON, "person";
     Factors: FACTORS, "second factor";
+    PasskeyOwner: PASSKEY_OWNER, "owner of a passkey";
 }
 
 /// What somebody allowed a client, with the key that it is remembered under in full: the record's own key has its hash.
@@ -130,6 +133,11 @@ pub(super) struct Consent {
 #[derive(Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct SigningKey(pub(super) SecretHash);
+
+/// Whose a passkey is: none is two people's (Web Authentication Level 3, section 7.1, step 27).
+#[derive(Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct PasskeyOwner(pub(super) String);
 
 /// An identifier that was used and may not be used again.
 #[derive(Serialize, Deserialize)]

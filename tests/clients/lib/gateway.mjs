@@ -22,7 +22,8 @@ const STOP_SECONDS = 40;
  * Starts a recorder in front of each server and the gateway in front of those.
  *
  * `servers`: what startServer gave, each an upstream at `/<name>/mcp`; without them an everything server is started.
- * `configure`: changes the configuration before it is written. `host`: the loopback address at which it is reached.
+ * `configure`: changes the configuration before it is written. `host`: the loopback address at which it is reached, or
+ * localhost.
  */
 export async function startGateway({ servers, configure = () => {}, host = '127.0.0.1' } = {}) {
   check(existsSync(PROGRAM), `there is no ${PROGRAM}: build it first (cargo build)`);
@@ -41,7 +42,7 @@ export async function startGateway({ servers, configure = () => {}, host = '127.
   const url = `http://${host}:${port}`;
   const configuration = {
     public_url: url,
-    listen: `${host}:${port}`,
+    listen: `${host === 'localhost' ? '127.0.0.1' : host}:${port}`,
     admin: { listen: `127.0.0.1:${adminPort}` },
     store: { sled: { path: path.join(directory, 'data') } },
     oauth: { access_token_expires_in: `${TOKEN_SECONDS}s` },
