@@ -105,7 +105,7 @@ impl Throttle {
         let mut memory = self.memory();
         let account = locked_for(recall(memory.failures(target), target), now);
         let address = recall(&mut memory.addresses, &network(from)).map_or(Duration::ZERO, |window: Window| {
-            let left = window.since.plus(ADDRESS_WINDOW).since(now);
+            let left = window.since.plus(ADDRESS_WINDOW).since(now).min(ADDRESS_WINDOW);
             if window.count >= FREE_FROM_ADDRESS {
                 left
             } else {
@@ -171,7 +171,8 @@ fn locked_for(failures: Option<Failures>, now: Timestamp) -> Duration {
         return Duration::ZERO;
     };
     let lock = FIRST_LOCK.saturating_mul(1 << beyond.min(16)).min(LONGEST_LOCK);
-    last.plus(lock).since(now)
+    // A clock that was put back makes nobody wait longer than that.
+    last.plus(lock).since(now).min(lock)
 }
 
 #[cfg(test)]
@@ -266,5 +267,17 @@ mod tests {
         }
         assert!(throttle.check(&ADA, address("10.0.0.3"), at(0)).is_err());
         assert!(throttle.0.lock().unwrap().strangers.len() <= MOST.get());
+    }
+
+    #[test]
+    fn a_clock_that_was_put_back_locks_nobody_out_for_longer() {
+        let throttle = Throttle::new(1);
+        let target = Target::Stored("ada".to_owned());
+        let from = "192.0.2.1".parse().unwrap();
+        for _ in 0..100 {
+            throttle.failed(&target, from, at(1_000_000));
+        }
+        let wait = throttle.check(&target, from, at(10)).unwrap_err();
+        assert!(wait <= LONGEST_LOCK.max(ADDRESS_WINDOW), "{wait:?}");
     }
 }
