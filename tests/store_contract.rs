@@ -17,8 +17,8 @@ use mcpgate::domain::secret::{Nonce, SecretHash};
 use mcpgate::domain::user::Subject;
 use mcpgate::store::sled::{Limits, Options, SledStore};
 use mcpgate::store::{
-    Added, Addition, Approval, Chosen, Decided, Issued, MAX_CODE_ATTEMPTS, Once, Poll, Redemption, Registration, Room,
-    Rotation, Store,
+    Added, Addition, Admitted, Approval, Chosen, Decided, Issued, MAX_CODE_ATTEMPTS, Once, Poll, Redemption,
+    Registration, Room, Rotation, Store,
 };
 use store_support::*;
 use tokio::task::JoinSet;
@@ -96,6 +96,7 @@ mod suite {
         sweeping_keeps_to_its_limit,
         people_come_change_and_go,
         accounts_are_taken_disabled_and_get_passwords,
+        nobody_elsewhere_takes_an_account_of_the_store,
         what_somebody_allowed_is_listed_and_ends,
         sessions_of_somebody_end_but_for_one,
         an_approval_from_memory_ends_nothing,
@@ -616,14 +617,14 @@ mod suite {
         let person = |name: &str| person(name, Source::Provider("google".to_owned()));
         let before = store.revocations();
         for name in ["google:2", "google:1"] {
-            assert_eq!(store.admit_person(&person(name)).await.unwrap(), Room::Kept);
+            assert_eq!(store.admit_person(&person(name)).await.unwrap(), Admitted::Kept);
         }
-        assert_eq!(store.admit_person(&person("google:3")).await.unwrap(), Room::Full);
+        assert_eq!(store.admit_person(&person("google:3")).await.unwrap(), Admitted::Full);
         assert_eq!(store.add_person(&person("google:3")).await.unwrap(), Addition::Full);
         assert_eq!(store.set_disabled(&person("google:3"), true).await.unwrap(), Room::Full);
         assert_eq!(store.revocations(), before + 1, "only what takes something away counts");
         // The same again is no news; another e-mail address is.
-        assert_eq!(store.admit_person(&person("google:1")).await.unwrap(), Room::Kept);
+        assert_eq!(store.admit_person(&person("google:1")).await.unwrap(), Admitted::Kept);
         assert_eq!(store.revocations(), before + 1);
         store.set_disabled(&person("google:1"), true).await.unwrap();
         let counted = store.revocations();
@@ -659,7 +660,7 @@ mod suite {
         assert_eq!(known.link, Some(link));
         assert!(store.remove_person(&renamed.user.subject).await.unwrap());
         assert!(!store.remove_person(&renamed.user.subject).await.unwrap());
-        assert_eq!(store.admit_person(&person("google:3")).await.unwrap(), Room::Kept);
+        assert_eq!(store.admit_person(&person("google:3")).await.unwrap(), Admitted::Kept);
     }
 
     async fn accounts_are_taken_disabled_and_get_passwords(open: Open) {
@@ -724,6 +725,28 @@ mod suite {
     }
 
     /// Spec: E10
+    async fn nobody_elsewhere_takes_an_account_of_the_store(open: Open) {
+        let fixture = open(PLENTY);
+        let store = &*fixture.store;
+        let ada = person("ada", Source::Store);
+        store.add_person(&ada).await.unwrap();
+        store
+            .set_password(&ada.user.subject, "a hash", Chosen::ByThem(None))
+            .await
+            .unwrap();
+        let before = store.person(&ada.user.subject).await.unwrap();
+        for source in [Source::LoginPage, Source::Provider("google".to_owned())] {
+            let other = person("ada", source);
+            assert_eq!(store.admit_person(&other).await.unwrap(), Admitted::Taken);
+            assert_eq!(store.person(&ada.user.subject).await.unwrap(), before);
+        }
+        // Who is known from elsewhere may come from elsewhere still.
+        let bob = person("bob", Source::Provider("google".to_owned()));
+        assert_eq!(store.admit_person(&bob).await.unwrap(), Admitted::Kept);
+        let bob = person("bob", Source::LoginPage);
+        assert_eq!(store.admit_person(&bob).await.unwrap(), Admitted::Kept);
+    }
+
     async fn what_somebody_allowed_is_listed_and_ends(open: Open) {
         let fixture = open(PLENTY);
         let store = &*fixture.store;

@@ -13,6 +13,7 @@ use crate::domain::client::ClientId;
 use crate::domain::clock::Timestamp;
 use crate::domain::grant::GrantId;
 use crate::oauth::Endpoints;
+use crate::oauth::account::upstream_names;
 use crate::store::Listed;
 
 /// What can be asked for exactly.
@@ -108,7 +109,9 @@ async fn name(
 /// What is shown of a grant.
 fn entry(at: &Endpoints, listed: &Listed, client_name: Option<&str>, usable_until: Timestamp) -> Value {
     let grant = &listed.grant;
-    let upstream = at.config.upstream_for(&grant.resource);
+    let mut named = grant
+        .resources()
+        .filter_map(|resource| at.config.upstream_for(resource));
     json!({
         "id": listed.id.to_string(),
         "kind": if grant.name.is_some() { "personal" } else { "oauth" },
@@ -116,10 +119,12 @@ fn entry(at: &Endpoints, listed: &Listed, client_name: Option<&str>, usable_unti
         "subject": grant.subject,
         "client": grant.client_id,
         "client_name": client_name,
-        "upstream": upstream.map(|upstream| &upstream.name),
+        "upstream": named.next().map(|upstream| &upstream.name),
+        "upstreams": upstream_names(at, grant),
         "resource": grant.resource.to_string(),
         "scope": grant.scope.to_string(),
         "allowed_at": time(grant.created_at),
+        "used_at": grant.used_at.map(time),
         "tokens_issued_at": time(listed.used_at.unwrap_or(grant.created_at)),
         "usable_until": time(usable_until),
         "expires_at": time(grant.expires_at),

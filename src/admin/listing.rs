@@ -108,7 +108,11 @@ impl Wanted {
 
     /// Whether an entry has what was searched for in it.
     pub(super) fn fits(&self, entry: &Value) -> bool {
-        let exactly = self.exactly.iter().all(|(name, value)| entry[name] == value.as_str());
+        let exactly = self.exactly.iter().all(|(name, value)| {
+            // A grant may be for several upstreams.
+            let several = entry[format!("{name}s")].as_array();
+            entry[name] == value.as_str() || several.is_some_and(|all| all.iter().any(|one| one == value.as_str()))
+        });
         !entry.is_null() && exactly && self.search.as_ref().is_none_or(|search| contains(entry, search))
     }
 }

@@ -32,7 +32,7 @@ pub(super) const GRANTS: &[Column] = &[
     ("CLIENT", "client"),
     ("CLIENT NAME", "client_name"),
     ("TOKEN NAME", "token_name"),
-    ("UPSTREAM", "upstream"),
+    ("UPSTREAM", "upstreams"),
     ("SCOPE", "scope"),
     ("TOKENS ISSUED", "tokens_issued_at"),
     ("USABLE UNTIL", "usable_until"),

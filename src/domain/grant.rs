@@ -187,6 +187,9 @@ pub struct Grant {
     pub client_id: ClientId,
     /// Which upstream they are for.
     pub resource: Resource,
+    /// Which others, if their person made them for several: a personal access token.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more: Vec<Resource>,
     /// All that was allowed.
     pub scope: Scope,
     /// When the person signed in.
@@ -198,10 +201,20 @@ pub struct Grant {
     /// What its person calls it, if they made it themselves: a personal access token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// When such a token was last used, give or take an hour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_at: Option<Timestamp>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When the last token of it can have expired.
     pub expires_at: Timestamp,
+}
+
+impl Grant {
+    /// All that its tokens are for.
+    pub fn resources(&self) -> impl Iterator<Item = &Resource> {
+        std::iter::once(&self.resource).chain(&self.more)
+    }
 }
 
 /// An authorization code on record (RFC 6749 §4.1.2).
@@ -426,6 +439,8 @@ impl AuthorizationCode {
             authenticated_at: self.authenticated_at,
             key: None,
             name: None,
+            used_at: None,
+            more: Vec::new(),
             created_at: now,
             expires_at: now.plus(refresh_lifetime.saturating_mul(FAMILY_LIFETIMES)),
         }

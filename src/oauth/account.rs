@@ -11,12 +11,14 @@ use super::pages::{self, Problem};
 use super::session::{self, SignedIn};
 use super::web::{self, Parameters};
 use super::{Answer, Call, Endpoints, authorize};
+use crate::config::Upstream;
 use crate::domain::client::{Client, ClientId};
 use crate::domain::clock::Timestamp;
 use crate::domain::error::OAuthError;
 use crate::domain::grant::{AccessToken, Grant, GrantId, OwnPage};
 use crate::domain::scope::{OFFLINE_ACCESS, Scope};
 use crate::domain::secret::{Secret, SecretHash, SecretKind};
+use crate::domain::uri::Resource;
 use crate::store::{Issued, Listed};
 use crate::telemetry::audit::{Act, Event};
 
@@ -30,6 +32,8 @@ const MAX_NAME: usize = 80;
 pub(super) const RECENT: Duration = Duration::from_secs(10 * 60);
 /// What the name of a ticked scope's input begins with: a name that is there twice is refused.
 pub(super) const TICKED: &str = "scope.";
+/// What the name of a ticked upstream's input begins with.
+pub(super) const FOR: &str = "for.";
 /// How many days a token may last.
 pub(super) const DAYS: [u64; 4] = [7, 30, 90, 365];
 const DAY: u64 = 86_400;
@@ -110,7 +114,9 @@ async fn connected(at: &Endpoints, granted: &[Listed]) -> Result<Vec<Connected>,
         };
         let mut upstreams: BTreeMap<String, Scope> = BTreeMap::new();
         for listed in &grants {
-            let scope = upstreams.entry(upstream_name(at, &listed.grant)).or_default();
+            let scope = upstreams
+                .entry(upstream_names(at, &listed.grant).join(", "))
+                .or_default();
             *scope = scope.union(&listed.grant.scope);
         }
         all.push(Connected {
@@ -125,10 +131,13 @@ async fn connected(at: &Endpoints, granted: &[Listed]) -> Result<Vec<Connected>,
     Ok(all)
 }
 
-/// What a grant is for, by the name that people know.
-pub(super) fn upstream_name(at: &Endpoints, grant: &Grant) -> String {
-    let upstream = at.config.upstream_for(&grant.resource);
-    upstream.map_or_else(|| grant.resource.to_string(), |upstream| upstream.name.clone())
+/// What a grant is for, by the names that people know.
+pub(crate) fn upstream_names<'a>(at: &'a Endpoints, grant: &'a Grant) -> Vec<&'a str> {
+    let name = |resource: &'a Resource| match at.config.upstream_for(resource) {
+        Some(upstream) => upstream.name.as_str(),
+        None => resource.as_str(),
+    };
+    grant.resources().map(name).collect()
 }
 
 /// What a session is called on the page: nobody can tell its id from it.
@@ -223,10 +232,13 @@ async fn make_token(
     if name.is_empty() || name.chars().count() > MAX_NAME || name.chars().any(char::is_control) {
         return view(at, signed_in, Some(page::Done::NoName), None).await;
     }
-    let upstream = form
-        .get("upstream")
-        .and_then(|name| at.config.upstreams.iter().find(|upstream| upstream.name == name));
-    let Some(upstream) = upstream else {
+    let chosen: Vec<&Upstream> = at
+        .config
+        .upstreams
+        .iter()
+        .filter(|upstream| form.get(&format!("{FOR}{}", upstream.name)).is_some())
+        .collect();
+    let Some((first, others)) = chosen.split_first() else {
         return view(at, signed_in, Some(page::Done::NoUpstream), None).await;
     };
     let days = form.get("days").and_then(|days| days.parse().ok());
@@ -239,15 +251,19 @@ async fn make_token(
     if living.count() >= MAX_TOKENS {
         return view(at, signed_in, Some(page::Done::TooMany), None).await;
     }
-    // What the server needs for any use of it comes along; the rest is what was ticked.
+    // What a server needs for any use of it comes along; the rest is what was ticked.
     let ticked: Vec<&str> = form.pairs().filter_map(|(name, _)| name.strip_prefix(TICKED)).collect();
-    let everything = authorize::usable(at, &Client::own_page(), upstream, &at.config.scopes_of(upstream));
-    let scope = everything.filtered(|token| {
-        let wanted = upstream.scopes.contains(token.as_str()) || ticked.contains(&token.as_str());
-        wanted && token.as_str() != OFFLINE_ACCESS && at.config.may_be_granted(&signed_in.user, token)
-    });
-    if !at.config.with_implied(&scope).covers(&upstream.scopes) {
-        return view(at, signed_in, Some(page::Done::NotGranted), None).await;
+    let mut scope = Scope::empty();
+    for upstream in &chosen {
+        let everything = authorize::usable(at, &Client::own_page(), upstream, &at.config.scopes_of(upstream));
+        let own = everything.filtered(|token| {
+            let wanted = upstream.scopes.contains(token.as_str()) || ticked.contains(&token.as_str());
+            wanted && token.as_str() != OFFLINE_ACCESS && at.config.may_be_granted(&signed_in.user, token)
+        });
+        if !at.config.with_implied(&own).covers(&upstream.scopes) {
+            return view(at, signed_in, Some(page::Done::NotGranted), None).await;
+        }
+        scope = scope.union(&own);
     }
     let expires_at = now.plus(Duration::from_secs(days * DAY));
     let token = Secret::generate(SecretKind::PersonalToken);
@@ -255,11 +271,13 @@ async fn make_token(
     let grant = Grant {
         subject: signed_in.user.subject.clone(),
         client_id: ClientId::personal_token(),
-        resource: upstream.resource.clone(),
+        resource: first.resource.clone(),
+        more: others.iter().map(|upstream| upstream.resource.clone()).collect(),
         scope: scope.clone(),
         authenticated_at: signed_in.session.authenticated_at,
         key: None,
         name: Some(name.to_owned()),
+        used_at: None,
         created_at: now,
         expires_at,
     };
@@ -278,10 +296,11 @@ async fn make_token(
         refresh: None,
     };
     at.store.issue(&grant, &issued).await?;
-    tracing::info!(subject = %grant.subject, upstream = upstream.name, days, "a personal access token was made");
+    let names = upstream_names(at, &grant).join(", ");
+    tracing::info!(subject = %grant.subject, upstream = names, days, "a personal access token was made");
     at.metrics.audit().note(|| Act {
         subject: Some(grant.subject.as_str()),
-        upstream: Some(&upstream.name),
+        upstream: Some(&names),
         scope: Some(&grant.scope),
         by: Some("personal_access_token"),
         ..Act::new(Event::TokenIssued, "done")

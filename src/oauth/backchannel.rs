@@ -48,16 +48,19 @@ async fn sign_out(at: &Endpoints, call: &Call<'_>, provider: &IdentityProvider) 
         .because(failure),
         other => OAuthError::invalid_request("the logout token is not good").because(other),
     })?;
-    match at.store.use_once(&logout.once, logout.forgotten_at).await {
-        Ok(Once::First) => {}
-        Ok(Once::Again) => return Err(OAuthError::invalid_request("the logout token was used before")),
-        Ok(Once::Full) => {
-            let full = "no more logout tokens can be taken at present; try again shortly";
-            return Err(OAuthError::new(ErrorCode::TemporarilyUnavailable, full));
-        }
-        Err(error) => return Err(unavailable(error)),
+    if at.store.was_used(&logout.once).await.map_err(unavailable)? {
+        return Err(OAuthError::invalid_request("the logout token was used before"));
     }
-    end(at, provider, &logout).await.map_err(unavailable)
+    // Ended first and remembered then: if either fails, the provider comes again with the same token, and it counts.
+    end(at, provider, &logout).await.map_err(unavailable)?;
+    let remembered = at.store.use_once(&logout.once, logout.forgotten_at).await;
+    if remembered.map_err(unavailable)? == Once::Full {
+        tracing::warn!(
+            provider = provider.id,
+            "a logout token cannot be remembered: there are too many identifiers"
+        );
+    }
+    Ok(())
 }
 
 async fn end(at: &Endpoints, provider: &IdentityProvider, logout: &Logout) -> Result<(), StoreError> {

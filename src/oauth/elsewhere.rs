@@ -22,7 +22,7 @@ use crate::domain::secret::{Secret, SecretHash, SecretKind};
 use crate::domain::user::{Subject, User};
 use crate::identity::elsewhere::{Arrival, Failure, Trip, again};
 use crate::jose::seal::Sealer;
-use crate::store::{Once, Room, StoreError};
+use crate::store::{Admitted, Once, StoreError};
 use crate::telemetry::LoginOutcome;
 
 /// Where the way to a provider begins.
@@ -142,9 +142,16 @@ async fn admit(
         signed_in_at: Some(now),
         ..Person::new(user.clone(), Source::Provider(provider.id.clone()), now)
     };
-    if at.store.admit_person(&person).await? == Room::Full {
-        let full = OAuthError::new(ErrorCode::TemporarilyUnavailable, "too many people are known here");
-        return Err(full.because("no more people can be put on record").into());
+    match at.store.admit_person(&person).await? {
+        Admitted::Kept => {}
+        Admitted::Taken => {
+            tracing::warn!(subject = %user.subject, "somebody wanted to sign in under the name of an account with a password here");
+            return Ok(pages::login(at, interaction, "", Some(LoginError::NotAllowed(None))));
+        }
+        Admitted::Full => {
+            let full = OAuthError::new(ErrorCode::TemporarilyUnavailable, "too many people are known here");
+            return Err(full.because("no more people can be put on record").into());
+        }
     }
     let details = SessionDetails {
         provider: provider.id.clone(),

@@ -8,9 +8,10 @@ use http::StatusCode;
 use serde::Serialize;
 use serde_json::json;
 
+use super::standing;
 use super::web::{self, Parameters};
 use super::{Answer, Call, Endpoints, client_auth, unavailable};
-use crate::domain::client::{Client, ClientId};
+use crate::domain::client::Client;
 use crate::domain::clock::Timestamp;
 use crate::domain::error::{ErrorCode, OAuthError};
 use crate::domain::grant::Grant;
@@ -35,11 +36,19 @@ struct Active<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     nbf: Option<u64>,
     sub: &'a str,
-    aud: &'a str,
+    aud: Audience<'a>,
     iss: &'a str,
     /// RFC 9449 §6.2.
     #[serde(skip_serializing_if = "Option::is_none")]
     cnf: Option<serde_json::Value>,
+}
+
+/// What a token is for: text where it is one thing, a list where there are several (RFC 7662 §2.2).
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Audience<'a> {
+    One(&'a str),
+    Several(Vec<&'a str>),
 }
 
 /// A token that counts.
@@ -73,7 +82,7 @@ async fn handle(at: &Endpoints, call: &Call<'_>) -> Result<Answer, OAuthError> {
     }
     let presented = form.require("token")?;
     let found = find(at, presented).await?;
-    let Some(found) = found.filter(|found| may_know(at, &client, &found.grant.client_id, &found.grant.resource)) else {
+    let Some(found) = found.filter(|found| may_know(at, &client, &found.grant)) else {
         return Ok(web::json_no_store(StatusCode::OK, &json!({ "active": false })));
     };
     let user = at.identity.user(&found.grant.subject).await.map_err(unavailable)?;
@@ -81,7 +90,7 @@ async fn handle(at: &Endpoints, call: &Call<'_>) -> Result<Answer, OAuthError> {
         StatusCode::OK,
         &Active {
             active: true,
-            scope: &found.scope,
+            scope: &standing::scope_now(at, &found.grant, found.scope, user.as_ref()),
             client_id: found.grant.client_id.as_str(),
             username: user.as_ref().map(|user| user.username.as_str()),
             token_type: found.token_type,
@@ -89,7 +98,7 @@ async fn handle(at: &Endpoints, call: &Call<'_>) -> Result<Answer, OAuthError> {
             iat: found.issued_at.map(Timestamp::as_seconds),
             nbf: found.issued_at.map(Timestamp::as_seconds),
             sub: found.grant.subject.as_str(),
-            aud: found.grant.resource.as_str(),
+            aud: Audience::of(&found.grant),
             iss: &at.config.public_url.origin,
             cnf: found.key.map(|key| json!({ "jkt": key })),
         },
@@ -128,13 +137,28 @@ async fn find(at: &Endpoints, presented: &str) -> Result<Option<Found>, OAuthErr
     let Some(found) = found else { return Ok(None) };
     let known = at.knows_client(&found.grant.client_id).await.map_err(unavailable)?;
     let counts = known
-        && at.config.upstream_for(&found.grant.resource).is_some()
+        && found
+            .grant
+            .resources()
+            .any(|resource| at.config.upstream_for(resource).is_some())
         && at.has_principal(&found.grant).await.map_err(unavailable)?;
     Ok(counts.then_some(found))
 }
 
 /// Whether a client may know of a token: its own, or one for an upstream that it asks for.
-fn may_know(at: &Endpoints, caller: &Client, owner: &ClientId, resource: &Resource) -> bool {
-    let upstream = at.config.upstream_for(resource);
-    caller.id == *owner || upstream.is_some_and(|upstream| caller.permissions.introspects.contains(&upstream.name))
+fn may_know(at: &Endpoints, caller: &Client, grant: &Grant) -> bool {
+    let mut upstreams = grant
+        .resources()
+        .filter_map(|resource| at.config.upstream_for(resource));
+    caller.id == grant.client_id || upstreams.any(|upstream| caller.permissions.introspects.contains(&upstream.name))
+}
+
+impl<'a> Audience<'a> {
+    fn of(grant: &'a Grant) -> Self {
+        if grant.more.is_empty() {
+            Self::One(grant.resource.as_str())
+        } else {
+            Self::Several(grant.resources().map(Resource::as_str).collect())
+        }
+    }
 }

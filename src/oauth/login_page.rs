@@ -26,7 +26,7 @@ use crate::domain::grant::{LoginAnswer, LoginVerdict};
 use crate::domain::person::{Person, SessionDetails, Source};
 use crate::domain::secret::{Secret, SecretHash, SecretKind, random_bytes};
 use crate::domain::user::{Subject, User};
-use crate::store::{Answered, Room};
+use crate::store::{Admitted, Answered};
 
 /// What metrics and sessions call this way to sign in.
 pub(super) const PROVIDER: &str = "login_page";
@@ -109,14 +109,23 @@ pub(super) async fn come_back(
                 signed_in_at: Some(now),
                 ..Person::new(user.clone(), Source::LoginPage, now)
             };
-            if at.store.admit_person(&person).await? == Room::Full {
-                let full = OAuthError::new(ErrorCode::TemporarilyUnavailable, "nobody new can sign in at present");
-                return Err(full.because("the store is full of people").into());
+            let refusal = || OAuthError::new(ErrorCode::AccessDenied, "this account may not sign in");
+            match at.store.admit_person(&person).await? {
+                Admitted::Kept => {}
+                Admitted::Taken => {
+                    let why = "the page named somebody who has an account with a password here: \
+                               remove that one (mcpgate users remove), or have the page use another subject";
+                    tracing::warn!(subject = %user.subject, "{why}");
+                    return Ok(consent::refuse(at, about, &refusal()).await?);
+                }
+                Admitted::Full => {
+                    let full = OAuthError::new(ErrorCode::TemporarilyUnavailable, "nobody new can sign in at present");
+                    return Err(full.because("the store is full of people").into());
+                }
             }
             // An administrator may have disabled them.
             let Some(user) = at.identity.user(&user.subject).await? else {
-                let error = OAuthError::new(ErrorCode::AccessDenied, "this account may not sign in");
-                return Ok(consent::refuse(at, about, &error).await?);
+                return Ok(consent::refuse(at, about, &refusal()).await?);
             };
             let details = SessionDetails {
                 provider: PROVIDER.to_owned(),

@@ -7,8 +7,9 @@ use super::{Endpoints, unavailable};
 use crate::domain::client::Client;
 use crate::domain::clock::Timestamp;
 use crate::domain::error::{ErrorCode, OAuthError};
-use crate::domain::grant::GrantId;
+use crate::domain::grant::{Grant, GrantId};
 use crate::domain::person::Source;
+use crate::domain::scope::Scope;
 use crate::domain::user::User;
 use crate::identity::elsewhere::again::{self, Standing};
 use crate::store::StoreError;
@@ -79,6 +80,17 @@ pub(crate) async fn of_holder(
         Some(next.map_or(soon, |next| next.max(soon)))
     });
     Ok(Some((user, until)))
+}
+
+/// What a token's holder may do now. Most tokens hear of a lost group when they are refreshed; a personal one never is, so it
+/// does at every use.
+pub(crate) fn scope_now(at: &Endpoints, grant: &Grant, scope: Scope, user: Option<&User>) -> Scope {
+    match user {
+        Some(user) if grant.client_id.is_personal_token() => {
+            scope.filtered(|token| at.config.may_be_granted(user, token))
+        }
+        _ => scope,
+    }
 }
 
 async fn judge(at: &Endpoints, user: User, grant: Option<&GrantId>) -> Result<Verdict, StoreError> {

@@ -8,6 +8,7 @@
 //! A permit cannot be made anywhere else, and without one there is no peer to forward to.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
 use http::header::{self, HeaderName, HeaderValue};
@@ -20,7 +21,7 @@ use super::reply::{Refusal, plain, with};
 use super::session::Latest;
 use crate::config::Upstream;
 use crate::domain::clock::Timestamp;
-use crate::domain::grant::Grant;
+use crate::domain::grant::{Grant, LiveToken};
 use crate::domain::scope::{OFFLINE_ACCESS, Scope};
 use crate::domain::secret::{Secret, SecretHash, SecretKind};
 use crate::domain::user::Subject;
@@ -58,9 +59,13 @@ pub(super) struct Permit {
     pub(super) session: Latest,
 }
 
+/// How long the use of a personal access token is no news.
+const NEWS: Duration = Duration::from_secs(3600);
+
 /// Decides who may pass.
 pub(super) struct Bearer {
-    cache: Cache<SecretHash, Arc<Permit>>,
+    /// By token and upstream.
+    cache: Cache<(SecretHash, usize), Arc<Permit>>,
 }
 
 /// A request that may not pass: what it gets, and what is counted.
@@ -151,13 +156,13 @@ impl Bearer {
         let revocations = at.store.revocations();
         let cached = self
             .cache
-            .get(&hash)
+            .get(&(hash, index))
             .filter(|permit| permit.revocations == revocations && now < permit.expires_at && permit.is_fresh(now));
         let permit = if let Some(permit) = cached {
             permit
         } else {
             // Boxed, because it is rare: only a token that was not seen before is looked up.
-            let found = Box::pin(look_up(at, &hash, now, revocations))
+            let found = Box::pin(look_up(at, (&hash, index), now, revocations))
                 .await
                 .map_err(|error| unavailable(Some(&error)))?;
             let (mut permit, grant) =
@@ -166,7 +171,7 @@ impl Bearer {
                 Box::pin(permit.sign(at, &grant)).await?;
             }
             let permit = Arc::new(permit);
-            self.cache.insert(hash, Arc::clone(&permit));
+            self.cache.insert((hash, index), Arc::clone(&permit));
             permit
         };
         if permit.upstream != index {
@@ -186,10 +191,11 @@ impl Bearer {
     }
 }
 
-/// What the store knows of a token: alive, for an upstream that there is, of a client and a person that there are.
+/// What the store knows of a token: alive, for an upstream that there is, which is the one at hand if it is for that too, of a
+/// client and a person that there are.
 async fn look_up(
     at: &Endpoints,
-    hash: &SecretHash,
+    (hash, wanted): (&SecretHash, usize),
     now: Timestamp,
     revocations: u64,
 ) -> Result<Result<(Permit, Grant), Dead>, StoreError> {
@@ -199,15 +205,17 @@ async fn look_up(
     if !live.is_alive(now) {
         return Ok(Err(Dead::Expired(live.grant)));
     }
-    let Some(index) = at
-        .config
-        .upstreams
-        .iter()
-        .position(|upstream| upstream.resource == live.grant.resource)
+    let mut own = at.config.upstreams.iter().enumerate().filter(|(_, upstream)| {
+        let mut resources = live.grant.resources();
+        resources.any(|resource| *resource == upstream.resource)
+    });
+    let first = own.next();
+    let Some((index, upstream)) = first
+        .into_iter()
+        .chain(own)
+        .find(|(index, _)| *index == wanted)
+        .or(first)
     else {
-        return Ok(Err(Dead::NoUpstream(live.grant)));
-    };
-    let Some(upstream) = at.config.upstreams.get(index) else {
         return Ok(Err(Dead::NoUpstream(live.grant)));
     };
     if !at.knows_client(&live.grant.client_id).await? {
@@ -224,13 +232,11 @@ async fn look_up(
     if user.is_none() && live.grant.subject != Subject::of_client(&live.grant.client_id) {
         return Ok(Err(Dead::NoPerson(live.grant)));
     }
-    // Other tokens hear of a lost group when they are refreshed, which this one never is.
-    let scope = match &user {
-        Some(user) if live.grant.client_id.is_personal_token() => {
-            live.token.scope.filtered(|token| at.config.may_be_granted(user, token))
-        }
-        _ => live.token.scope,
-    };
+    if live.grant.client_id.is_personal_token() {
+        let again_at = note_use(at, &live, now).await;
+        look_again_at = Some(look_again_at.map_or(again_at, |at: Timestamp| at.min(again_at)));
+    }
+    let scope = standing::scope_now(at, &live.grant, live.token.scope, user.as_ref());
     let effective = at.config.with_implied(&scope);
     let permit = Permit {
         upstream: index,
@@ -250,11 +256,22 @@ async fn look_up(
     Ok(Ok((permit, live.grant)))
 }
 
-/// Whether a token that was good for a stream still is: by the store and the configuration as they are now.
-pub(super) async fn stands(at: &Endpoints, token: &SecretHash) -> Result<bool, StoreError> {
-    let found = look_up(at, token, at.now(), 0).await?;
+/// Notes that a personal access token is in use; when to do so again. Its person sees it, and nothing depends on it.
+async fn note_use(at: &Endpoints, live: &LiveToken, now: Timestamp) -> Timestamp {
+    let known = live.grant.used_at.filter(|used| now < used.plus(NEWS));
+    if known.is_none()
+        && let Err(error) = at.store.note_used(&live.token.grant, now).await
+    {
+        tracing::warn!(%error, "the use of a personal access token could not be noted");
+    }
+    known.unwrap_or(now).plus(NEWS)
+}
+
+/// Whether a token that was good for a stream of an upstream still is: by the store and the configuration as they are now.
+pub(super) async fn stands(at: &Endpoints, token: &SecretHash, index: usize) -> Result<bool, StoreError> {
+    let found = look_up(at, (token, index), at.now(), 0).await?;
     Ok(found.is_ok_and(|(permit, _)| {
-        let upstream = at.config.upstreams.get(permit.upstream);
+        let upstream = at.config.upstreams.get(index).filter(|_| permit.upstream == index);
         upstream.is_some_and(|upstream| permit.effective.covers(&upstream.scopes))
     }))
 }

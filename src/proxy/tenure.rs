@@ -34,10 +34,13 @@ pub(super) struct Tenures(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    held: Mutex<HashMap<SecretHash, Held>>,
+    held: Mutex<HashMap<Token, Held>>,
     /// Whether something may have changed that the store's count does not tell.
     unsettled: AtomicBool,
 }
+
+/// A token, and the place of the upstream that it is used at.
+type Token = (SecretHash, usize);
 
 /// A token that keeps streams open.
 #[derive(Debug)]
@@ -59,7 +62,7 @@ struct End {
 #[derive(Debug)]
 pub(super) struct Tenure {
     tenures: Tenures,
-    token: SecretHash,
+    token: Token,
     end: Arc<End>,
 }
 
@@ -70,7 +73,7 @@ impl Tenures {
     pub(super) fn begin(&self, permit: &Permit, store: &dyn Store) -> Tenure {
         let end = {
             let mut held = self.held();
-            let held = held.entry(permit.token).or_insert_with(|| Held {
+            let held = held.entry((permit.token, permit.upstream())).or_insert_with(|| Held {
                 streams: 0,
                 expires_at: permit.expires_at,
                 doubts: 0,
@@ -86,7 +89,7 @@ impl Tenures {
         }
         Tenure {
             tenures: self.clone(),
-            token: permit.token,
+            token: (permit.token, permit.upstream()),
             end,
         }
     }
@@ -96,7 +99,7 @@ impl Tenures {
         self.0.unsettled.store(true, Ordering::SeqCst);
     }
 
-    fn held(&self) -> MutexGuard<'_, HashMap<SecretHash, Held>> {
+    fn held(&self) -> MutexGuard<'_, HashMap<Token, Held>> {
         self.0.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -112,7 +115,7 @@ impl Tenures {
 
     /// Looks every token up.
     async fn review(&self, gateway: &Arc<Gateway>) {
-        let tokens: Vec<SecretHash> = self.held().keys().copied().collect();
+        let tokens: Vec<Token> = self.held().keys().copied().collect();
         let mut waiting = tokens.into_iter();
         let mut looking = JoinSet::new();
         loop {
@@ -121,7 +124,7 @@ impl Tenures {
             {
                 let gateway = Arc::clone(gateway);
                 looking.spawn(async move {
-                    let stands = bearer::stands(&gateway.endpoints, &token).await;
+                    let stands = bearer::stands(&gateway.endpoints, &token.0, token.1).await;
                     (token, stands)
                 });
             }
@@ -141,13 +144,13 @@ impl Tenures {
         }
     }
 
-    fn end(&self, token: &SecretHash) {
+    fn end(&self, token: &Token) {
         if let Some(held) = self.held().remove(token) {
             held.end.tell();
         }
     }
 
-    fn doubt(&self, token: &SecretHash) {
+    fn doubt(&self, token: &Token) {
         let mut all = self.held();
         let Some(held) = all.get_mut(token) else { return };
         held.doubts += 1;

@@ -13,7 +13,7 @@ mod requests;
 pub mod sled;
 
 pub use factors::{Added, SecondFactors};
-pub use people::{Addition, Chosen, Listed, MAX_PEOPLE, People};
+pub use people::{Addition, Admitted, Chosen, Listed, MAX_PEOPLE, People};
 pub use requests::{
     Answered, Decided, Keys, MAX_DEVICES, MAX_PUSHED_REQUESTS, MAX_USED_ONCE, Once, Poll, Room, Waiting,
 };

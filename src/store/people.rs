@@ -24,6 +24,17 @@ pub enum Addition {
     Full,
 }
 
+/// What became of somebody who signed in elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admitted {
+    /// They are on record.
+    Kept,
+    /// Somebody with a password here is, under that name: who that is, is not for others to say.
+    Taken,
+    /// There are too many.
+    Full,
+}
+
 /// Who chose a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chosen<'a> {
@@ -53,8 +64,8 @@ pub trait People: Send + Sync + 'static {
     async fn people(&self, after: Option<&Subject>, limit: usize) -> Result<Vec<Person>, StoreError>;
     /// Puts somebody on record who signed in elsewhere, or what is new about them. Whether they are disabled and since when
     /// they are known stays as it was. What they are told to upstreams may have changed, so this counts as a revocation where
-    /// they were known as somebody else.
-    async fn admit_person(&self, person: &Person) -> Result<Room, StoreError>;
+    /// they were known as somebody else. An account of the store is nobody else's, and stays as it is.
+    async fn admit_person(&self, person: &Person) -> Result<Admitted, StoreError>;
     /// Puts what a provider said of somebody in place of what it said before; nothing happens if they are not on record.
     async fn note_link(&self, subject: &Subject, link: &ProviderLink) -> Result<(), StoreError>;
     /// Puts a new account on record.
@@ -79,6 +90,8 @@ pub trait People: Send + Sync + 'static {
     async fn grant(&self, id: &GrantId) -> Result<Option<Listed>, StoreError>;
     /// Grants in the order of their ids, from behind the one named; at most `limit`.
     async fn grants(&self, after: Option<&GrantId>, limit: usize) -> Result<Vec<Listed>, StoreError>;
+    /// Notes that a token of a grant was used, where nobody else does: a personal access token.
+    async fn note_used(&self, id: &GrantId, at: Timestamp) -> Result<(), StoreError>;
     /// Ends the grants of somebody, with one client or with all, and forgets what they allowed it. How many.
     async fn revoke_grants_of(&self, subject: &Subject, client: Option<&ClientId>) -> Result<usize, StoreError>;
     /// Ends the grants of a client, whoever made them. How many.

@@ -72,6 +72,8 @@ pub trait Keys: Send + Sync + 'static {
     /// Remembers an identifier until `expires_at`, unless it is remembered already: assertions and proofs are good once
     /// (RFC 7523 §3, RFC 9449 §11.1). One of those who race is first.
     async fn use_once(&self, id: &SecretHash, expires_at: Timestamp) -> Result<Once, StoreError>;
+    /// Whether an identifier is remembered so.
+    async fn was_used(&self, id: &SecretHash) -> Result<bool, StoreError>;
     /// Every key that signs tokens.
     async fn keys(&self) -> Result<Vec<KeyRecord>, StoreError>;
     /// Puts a key on record, unless there is by now another of its algorithm made after `unless_since`: of those who rotate

@@ -54,6 +54,8 @@ async fn fill(directory: &str, count: &str, client: &str, resource: &str, tokens
         authenticated_at: now,
         key: None,
         name: None,
+        used_at: None,
+        more: Vec::new(),
         created_at: now,
         expires_at: now.plus(LIFETIME),
     };

@@ -1,5 +1,7 @@
 //! The account page: what somebody allowed is shown and taken back at once, and nobody else can do it for them.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use crate::http1::Reply;
@@ -146,16 +148,17 @@ async fn with_tokens() -> Gateway {
     Gateway::start_with(|yaml| yaml.replacen("oauth:\n", "oauth:\n  personal_access_tokens: true\n", 1)).await
 }
 
-/// Makes a token; the page that shows it.
+/// Makes a token for one upstream or several; the page that shows it.
 async fn make(gateway: &Gateway, browser: &mut Browser, page: &Reply, upstream: &str, more: &[(&str, &str)]) -> Reply {
     let token = value_of(page, "csrf");
     let mut pairs = vec![
         ("csrf", token.as_str()),
         ("action", "make_token"),
         ("name", "backup <script>"),
-        ("upstream", upstream),
         ("days", "7"),
     ];
+    let names: Vec<String> = upstream.split(' ').map(|name| format!("for.{name}")).collect();
+    pairs.extend(names.iter().map(|name| (name.as_str(), "1")));
     pairs.retain(|(name, _)| !more.iter().any(|(other, _)| other == name));
     pairs.extend(more);
     browser.submit(gateway, "/account", &pairs).await
@@ -214,6 +217,75 @@ async fn a_token_of_one_s_own_opens_what_it_was_made_for() {
     assert_eq!(gateway.call("two", Some(&token)).await.status, 401);
 }
 
+#[tokio::test]
+async fn a_token_of_one_s_own_may_be_for_several_servers_and_no_others() {
+    let gateway = Gateway::start_with(|yaml| {
+        let yaml = yaml.replacen("oauth:\n", "oauth:\n  personal_access_tokens: true\n", 1);
+        let runner = "      redirect_uris: [https://ci.example.com/callback]\n";
+        let upstreams = yaml.split("\nupstreams:").nth(1).unwrap();
+        let url = upstreams
+            .split("url: ")
+            .nth(1)
+            .unwrap()
+            .split([',', ' ', '\n'])
+            .next()
+            .unwrap()
+            .to_owned();
+        let third = format!("\nupstreams:\n  - {{ name: three, path: /three/mcp, url: {url} }}");
+        yaml.replace(runner, &format!("{runner}      introspects: [two]\n"))
+            .replacen("\nupstreams:", &third, 1)
+    })
+    .await;
+    let mut browser = Browser::default();
+    let page = open(&gateway, &mut browser, "bob").await;
+    let page = make(&gateway, &mut browser, &page, "one two", &[("scope.one:admin", "1")]).await;
+    let token = made(&page);
+    assert!(
+        page.text().contains("For one, two") || page.text().contains("For two, one"),
+        "{}",
+        page.text()
+    );
+    assert!(page.text().contains("not used yet"));
+    // In turns: what is remembered of it at one server says nothing of the others.
+    for _ in 0..2 {
+        for (upstream, status) in [("one", 200), ("two", 200), ("three", 401)] {
+            assert_eq!(gateway.call(upstream, Some(&token)).await.status, status, "{upstream}");
+        }
+    }
+    assert_eq!(gateway.upstream.last().path, "/two", "the last was two's");
+    let page = open(&gateway, &mut browser, "bob").await;
+    assert!(page.text().contains("last used just now"), "{}", page.text());
+    gateway.advance(3 * 3600);
+    assert_eq!(gateway.call("one", Some(&token)).await.status, 200);
+    gateway.advance(2 * 3600 - 10);
+    let page = open(&gateway, &mut browser, "bob").await;
+    assert!(page.text().contains("last used 2 hours ago"), "{}", page.text());
+    // Introspection names them all, and what its person may still do.
+    let runner = format!("Basic {}", STANDARD.encode("ci-runner:a secret of the ci runner"));
+    let inspect = async || {
+        let headers = [("Authorization", runner.as_str())];
+        let reply = gateway.post_form("/introspect", &headers, &[("token", &token)]).await;
+        reply.json()
+    };
+    let seen = inspect().await;
+    assert_eq!(seen["aud"].as_array().unwrap().len(), 2, "{seen}");
+    assert_eq!(seen["scope"], "one:use one:admin", "{seen}");
+    let file = gateway.directory.path().join("gateway.yaml");
+    let fewer = gateway
+        .yaml
+        .replace("groups: [admins] }\nupstreams", "groups: [guests] }\nupstreams");
+    std::fs::write(&file, fewer).unwrap();
+    let config = mcpgate::config::load(&file).unwrap();
+    gateway.running.put_in_force(config).unwrap();
+    assert_eq!(inspect().await["scope"], "one:use");
+    // Revoked, it is worth nothing anywhere.
+    let page = open(&gateway, &mut browser, "bob").await;
+    press(&gateway, &mut browser, &page, "value=\"revoke_token\"").await;
+    for upstream in ["one", "two"] {
+        assert_eq!(gateway.call(upstream, Some(&token)).await.status, 401);
+    }
+}
+
 /// Who loses a group loses what the group may do, without waiting for the token to end.
 #[tokio::test]
 async fn a_token_of_one_s_own_follows_the_groups_of_its_person() {
@@ -246,15 +318,13 @@ async fn a_token_is_made_only_by_somebody_who_just_signed_in() {
     let gateway = with_tokens().await;
     let mut browser = Browser::default();
     let page = open(&gateway, &mut browser, "ada").await;
-    for wrong in [
-        ("name", ""),
-        ("name", "\u{7}"),
-        ("upstream", "three"),
-        ("days", "8"),
-        ("days", "x"),
-    ] {
+    for wrong in [("name", ""), ("name", "\u{7}"), ("days", "8"), ("days", "x")] {
         let reply = make(&gateway, &mut browser, &page, "one", &[wrong]).await;
         assert!(!reply.text().contains("mgpt_"), "{wrong:?}");
+    }
+    for wrong in ["", "three", "ONE"] {
+        let reply = make(&gateway, &mut browser, &page, wrong, &[]).await;
+        assert!(reply.text().contains("Choose what the token is for"), "{wrong}");
     }
     let mut mallory = Browser::default();
     let his = open(&gateway, &mut mallory, "bob").await;

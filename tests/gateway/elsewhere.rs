@@ -1,10 +1,14 @@
 //! Sign-in at an identity provider: the good way, every lie that it could tell, and whether people are still who they were.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use mcpgate::store::Store;
 use serde_json::{Value, json};
 
 use crate::http1::{Reply, form, request};
+use crate::memory::Memory;
 use crate::person::{Browser, Client, Tokens, authorize_target, redeem, refresh, register, walk};
 use crate::provider::{Idp, Lie, MARK, SECRET, Signature, arrive, trip, way};
 use crate::setup::Gateway;
@@ -19,6 +23,14 @@ struct At {
 }
 
 impl At {
+    /// On a store of the test's own.
+    async fn on(store: Option<Arc<dyn Store>>) -> Self {
+        let idp = Idp::start().await;
+        let gateway = idp.gateway_on(store, "").await;
+        let client = register(&gateway, json!({})).await;
+        Self { idp, gateway, client }
+    }
+
     async fn start(more: &str) -> Self {
         let idp = Idp::start().await;
         let gateway = idp.gateway(more).await;
@@ -825,6 +837,24 @@ async fn the_provider_signs_somebody_out() {
     );
 }
 
+/// A logout that could not be carried out is not done with: the provider comes again.
+#[tokio::test]
+async fn a_store_that_fails_loses_no_logout() {
+    let store = Arc::new(Memory::default());
+    let at = At::on(Some(Arc::clone(&store) as Arc<dyn Store>)).await;
+    let mut browser = Browser::default();
+    let tokens = at.tokens_in(&mut browser).await;
+    let token = at.idp.logout_token(|claims| claims["sub"] = "248289761001".into());
+    store.keeps_sessions.store(true, Ordering::SeqCst);
+    assert_eq!(at.logout(&token).await.status, 503);
+    assert!(at.is_signed_in(&mut browser).await);
+    store.keeps_sessions.store(false, Ordering::SeqCst);
+    assert_eq!(at.logout(&token).await.status, 200);
+    assert!(!at.is_signed_in(&mut browser).await);
+    assert_eq!(at.gateway.call("one", Some(&tokens.access)).await.status, 401);
+    assert_eq!(at.logout(&token).await.status, 400, "from then on it is used");
+}
+
 /// Spec: E9, F20
 #[tokio::test]
 async fn who_is_disabled_here_or_whose_provider_is_gone_is_nobody() {
@@ -995,7 +1025,7 @@ async fn a_token_that_nobody_refreshes_ends_with_its_person_too() {
         ("csrf", csrf),
         ("action", "make_token"),
         ("name", "backup"),
-        ("upstream", "one"),
+        ("for.one", "1"),
         ("days", "90"),
     ];
     let shown = browser.submit(&at.gateway, "/account", &pairs).await.text();

@@ -1,5 +1,6 @@
 //! A sign-in page of the operator's own: what its server says counts once, in the browser that began, and nowhere else.
 
+use mcpgate::domain::user::Subject;
 use serde_json::{Value, json};
 
 use crate::http1::Reply;
@@ -242,6 +243,24 @@ async fn only_the_page_s_server_is_heard_and_only_what_makes_sense() {
     let reply = browser.submit(&gateway, "/login", &pairs).await;
     assert_ne!(sent(&reply).challenge, challenge);
     assert!(!browser.cookies.contains_key("mcpgate_session"));
+}
+
+/// An account with a password here is not the page's to give away; and it is what it was, once there is no page any more.
+#[tokio::test]
+async fn the_page_takes_no_account_of_the_store() {
+    let gateway = gateway().await;
+    crate::passwords::add(&gateway, "carol", false).await;
+    let carol = Subject::of_username("carol").unwrap();
+    let store = &gateway.running.endpoints().store;
+    let before = store.person(&carol).await.unwrap();
+    let client = register(&gateway, json!({})).await;
+    let mut browser = Browser::default();
+    let at_page = begin(&gateway, &mut browser, &client, &[]).await;
+    let back = accept(&gateway, &at_page.challenge, "carol").await;
+    let reply = browser.get(&gateway, &back).await;
+    assert_eq!(reply.redirected("error").as_deref(), Some("access_denied"));
+    assert!(!browser.cookies.contains_key("mcpgate_session"));
+    assert_eq!(store.person(&carol).await.unwrap(), before);
 }
 
 #[tokio::test]

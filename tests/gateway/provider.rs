@@ -15,6 +15,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use mcpgate::domain::clock::{Clock as _, ManualClock, Timestamp};
 use mcpgate::jose::{Algorithm, SigningKey};
+use mcpgate::store::Store;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use url::Url;
@@ -118,9 +119,14 @@ impl Idp {
 
     /// A gateway in front of which people sign in here; `more` is added to the provider's entry.
     pub async fn gateway(&self, more: &str) -> Gateway {
+        self.gateway_on(None, more).await
+    }
+
+    /// The same on a store of the test's own.
+    pub async fn gateway_on(&self, store: Option<Arc<dyn Store>>, more: &str) -> Gateway {
         let issuer = self.inside().issuer.clone();
         let more = more.to_owned();
-        let gateway = Gateway::start_with(move |yaml| {
+        let gateway = Gateway::start_on(store, move |yaml| {
             let entry = format!(
                 "identity_providers:\n  - {{ id: idp, name: The Company, issuer: \"{issuer}\", client_id: us, \
                  client_secret: \"{SECRET}\"{more} }}\nupstreams:"

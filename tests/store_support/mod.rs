@@ -133,6 +133,8 @@ pub fn grant(client_id: &ClientId, expires_at: u64) -> Grant {
         authenticated_at: at(1),
         key: None,
         name: None,
+        used_at: None,
+        more: Vec::new(),
         created_at: at(2),
         expires_at: at(expires_at),
     }

@@ -24,13 +24,13 @@ use mcpgate::domain::grant::{
     LoginStep, LoginVerdict, PushedRequest, RefreshToken, Session, Succession,
 };
 use mcpgate::domain::key::KeyRecord;
-use mcpgate::domain::person::{Passed, Person, ProviderLink};
+use mcpgate::domain::person::{Passed, Person, ProviderLink, Source};
 use mcpgate::domain::scope::Scope;
 use mcpgate::domain::secret::SecretHash;
 use mcpgate::domain::user::Subject;
 use mcpgate::store::{
-    Added, Addition, Answered, Approval, Chosen, Decided, Issued, Keys, Listed, MAX_CODE_ATTEMPTS, Once, People, Poll,
-    Redemption, Registration, Room, Rotation, SecondFactors, Store, StoreError, Waiting,
+    Added, Addition, Admitted, Answered, Approval, Chosen, Decided, Issued, Keys, Listed, MAX_CODE_ATTEMPTS, Once,
+    People, Poll, Redemption, Registration, Room, Rotation, SecondFactors, Store, StoreError, Waiting,
 };
 
 #[derive(Default)]
@@ -39,6 +39,8 @@ pub struct Memory {
     revocations: AtomicU64,
     /// Every call fails.
     pub broken: AtomicBool,
+    /// Every call that ends sessions fails.
+    pub keeps_sessions: AtomicBool,
     /// Every call waits until this is over.
     pub stalled: AtomicBool,
     /// Nobody may register any more.
@@ -80,12 +82,16 @@ impl Memory {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
         if self.broken.load(Ordering::SeqCst) {
-            return Err(StoreError::Backend {
-                operation: "test",
-                source: "it was told to".into(),
-            });
+            return Err(told());
         }
         Ok(work(&mut self.records.lock().unwrap()))
+    }
+}
+
+fn told() -> StoreError {
+    StoreError::Backend {
+        operation: "test",
+        source: "it was told to".into(),
     }
 }
 
@@ -336,6 +342,10 @@ impl Keys for Memory {
             }
         })
         .await
+    }
+
+    async fn was_used(&self, id: &SecretHash) -> Result<bool, StoreError> {
+        self.with(|records| records.used_once.contains(id)).await
     }
 
     async fn keys(&self) -> Result<Vec<KeyRecord>, StoreError> {
@@ -648,16 +658,19 @@ impl People for Memory {
         .await
     }
 
-    async fn admit_person(&self, person: &Person) -> Result<Room, StoreError> {
+    async fn admit_person(&self, person: &Person) -> Result<Admitted, StoreError> {
         self.revoking(|records| {
             let known = records.people.get(&person.user.subject);
+            if known.is_some_and(|known| known.source == Source::Store && person.source != Source::Store) {
+                return Admitted::Taken;
+            }
             let admitted = Person {
                 disabled: known.is_some_and(|known| known.disabled),
                 created_at: known.map_or(person.created_at, |known| known.created_at),
                 ..person.clone()
             };
             records.people.insert(person.user.subject.clone(), admitted);
-            Room::Kept
+            Admitted::Kept
         })
         .await
     }
@@ -735,6 +748,9 @@ impl People for Memory {
     }
 
     async fn end_sessions_of(&self, subject: &Subject, keep: Option<&SecretHash>) -> Result<usize, StoreError> {
+        if self.keeps_sessions.load(Ordering::SeqCst) {
+            return Err(told());
+        }
         self.revoking(|records| records.end_sessions(subject, keep)).await
     }
 
@@ -750,6 +766,15 @@ impl People for Memory {
     async fn grant(&self, id: &GrantId) -> Result<Option<Listed>, StoreError> {
         self.with(|records| records.listed(|_| true).into_iter().find(|listed| listed.id == *id))
             .await
+    }
+
+    async fn note_used(&self, id: &GrantId, at: Timestamp) -> Result<(), StoreError> {
+        self.with(|records| {
+            if let Some(grant) = records.grants.get_mut(id) {
+                grant.used_at = Some(at);
+            }
+        })
+        .await
     }
 
     async fn grants(&self, after: Option<&GrantId>, limit: usize) -> Result<Vec<Listed>, StoreError> {

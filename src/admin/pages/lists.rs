@@ -179,10 +179,11 @@ fn grant(session: &Session, wanted: &Wanted, entry: &Value) -> Markup {
         }
         dl {
             (row("Client", &shown(entry, "client")))
-            (row("Server", &shown(entry, if entry["upstream"].is_null() { "resource" } else { "upstream" })))
+            (row("Server", &joined(entry, "upstreams")))
             (row("Scope", &shown(entry, "scope")))
             (row("Allowed", &when(entry, "allowed_at")))
-            (row("Last tokens", &when(entry, "tokens_issued_at")))
+            @if entry["kind"] == "personal" { (row("Last used", &when(entry, "used_at"))) }
+            @else { (row("Last tokens", &when(entry, "tokens_issued_at"))) }
         }
         div .does { (button(session, wanted, &format!("/grants/{}/revoke", encoded(id)), "Revoke", id)) }
     }

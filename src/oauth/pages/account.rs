@@ -9,7 +9,7 @@ use crate::domain::clock::Timestamp;
 use crate::domain::grant::Session;
 use crate::domain::scope::{OFFLINE_ACCESS, Scope};
 use crate::domain::secret::Secret;
-use crate::oauth::account::{DAYS, TICKED, ago, upstream_name};
+use crate::oauth::account::{DAYS, FOR, TICKED, ago, upstream_names};
 use crate::oauth::interaction::{FORM_TOKEN, SIGN_OUT_TOKEN, sign_out_token};
 use crate::oauth::session::SignedIn;
 use crate::oauth::{Answer, Endpoints};
@@ -167,10 +167,14 @@ fn tokens(at: &Endpoints, about: &About<'_>) -> Markup {
                 @let name = words::display(listed.grant.name.as_deref().unwrap_or_default(), 80);
                 li {
                     strong { bdi { (name) } }
-                    small { "For " (words::display(&upstream_name(at, &listed.grant), 128))
+                    small { "For " (words::display(&upstream_names(at, &listed.grant).join(", "), 128))
                         @if !listed.grant.scope.is_empty() { ": " (described(at, &listed.grant.scope)) } }
-                    small { "Made " (ago(about.now, listed.grant.created_at)) ", good for "
-                        (listed.grant.expires_at.since(about.now).as_secs().div_ceil(86_400)) " days more" }
+                    small { "Made " (ago(about.now, listed.grant.created_at)) ", "
+                        @match listed.grant.used_at {
+                            Some(used) => { "last used " (ago(about.now, used)) }
+                            None => { "not used yet" }
+                        }
+                        ", good for " (listed.grant.expires_at.since(about.now).as_secs().div_ceil(86_400)) " days more" }
                     (button(at, about, "revoke_token", ("token", &listed.id.to_string()), "Revoke", &format!("Revoke {name}")))
                 }
             }
@@ -181,10 +185,7 @@ fn tokens(at: &Endpoints, about: &About<'_>) -> Markup {
                 input type="hidden" name="action" value="make_token";
                 label for="name" { "Name of a new token" }
                 input #name type="text" name="name" maxlength="80" required autocomplete="off";
-                label for="upstream" { "For" }
-                select #upstream name="upstream" {
-                    @for upstream in &at.config.upstreams { option value=(upstream.name) { (upstream.name) } }
-                }
+                (upstreams(at))
                 @let scopes = scopes(at, about);
                 @if !scopes.is_empty() {
                     fieldset {
@@ -199,6 +200,23 @@ fn tokens(at: &Endpoints, about: &About<'_>) -> Markup {
                     @for days in DAYS { option value=(days) selected[days == 30] { (days) " days" } }
                 }
                 div .actions { button type="submit" { "Make a token" } }
+            }
+        }
+    }
+}
+
+/// What a token may be for; with one upstream there is nothing to choose.
+fn upstreams(at: &Endpoints) -> Markup {
+    let all = &at.config.upstreams;
+    html! {
+        @if let [only] = all.as_slice() {
+            input type="hidden" name={ (FOR) (only.name) } value="1";
+        } @else {
+            fieldset {
+                legend { "For" }
+                @for upstream in all {
+                    label .tick { input type="checkbox" name={ (FOR) (upstream.name) } value="1"; " " (upstream.name) }
+                }
             }
         }
     }

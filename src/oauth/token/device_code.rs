@@ -109,6 +109,8 @@ async fn redeem(
         authenticated_at: *authenticated_at,
         key: bound_key(request),
         name: None,
+        used_at: None,
+        more: Vec::new(),
         created_at: now,
         expires_at: now.plus(lifetime),
     };

@@ -68,6 +68,8 @@ impl Grant for JwtBearerGrant {
             authenticated_at: now,
             key: None,
             name: None,
+            used_at: None,
+            more: Vec::new(),
             created_at: now,
             expires_at: now.plus(at.config.oauth.access_token_expires_in),
         };

@@ -54,6 +54,8 @@ impl Grant for TokenExchangeGrant {
             authenticated_at: live.grant.authenticated_at,
             key: None,
             name: None,
+            used_at: None,
+            more: Vec::new(),
             created_at: now,
             expires_at: ends_at,
         };

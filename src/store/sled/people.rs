@@ -17,7 +17,7 @@ use crate::domain::grant::{Grant, GrantId, Session};
 use crate::domain::person::{Person, ProviderLink, Source};
 use crate::domain::secret::SecretHash;
 use crate::domain::user::Subject;
-use crate::store::{Addition, Chosen, Listed, People, Room, StoreError};
+use crate::store::{Addition, Admitted, Chosen, Listed, People, Room, StoreError};
 
 type Outcome<T> = Result<T, StoreError>;
 
@@ -33,12 +33,12 @@ impl People for SledStore {
         })
     }
 
-    async fn admit_person(&self, person: &Person) -> Outcome<Room> {
-        let (room, is_other) = self.write("admit_person", |change| change.admit_person(person)).await?;
+    async fn admit_person(&self, person: &Person) -> Outcome<Admitted> {
+        let (admission, is_other) = self.write("admit_person", |change| change.admit_person(person)).await?;
         if is_other {
             self.shared.count_revocation();
         }
-        Ok(room)
+        Ok(admission)
     }
 
     async fn note_link(&self, subject: &Subject, link: &ProviderLink) -> Outcome<()> {
@@ -168,6 +168,17 @@ impl People for SledStore {
         })
     }
 
+    async fn note_used(&self, id: &GrantId, at: Timestamp) -> Outcome<()> {
+        self.write("note_used", |change| match change.get::<Grant>(id)? {
+            Some(grant) => {
+                let used_at = Some(at);
+                change.put(id, &Grant { used_at, ..grant })
+            }
+            None => Ok(()),
+        })
+        .await
+    }
+
     async fn grants(&self, after: Option<&GrantId>, limit: usize) -> Outcome<Vec<Listed>> {
         let active = self.shared.active();
         self.list(
@@ -243,15 +254,18 @@ impl SledStore {
 
 impl Change<'_> {
     /// See [`People::admit_person`]; whether they were known as somebody else too.
-    fn admit_person(&mut self, person: &Person) -> Outcome<(Room, bool)> {
+    fn admit_person(&mut self, person: &Person) -> Outcome<(Admitted, bool)> {
         let subject = &person.user.subject;
         let Some(known) = self.get::<Person>(subject)? else {
             if self.counts().people >= self.limits().people {
-                return Ok((Room::Full, false));
+                return Ok((Admitted::Full, false));
             }
             self.put(subject, person)?;
-            return Ok((Room::Kept, false));
+            return Ok((Admitted::Kept, false));
         };
+        if known.source == Source::Store && person.source != Source::Store {
+            return Ok((Admitted::Taken, false));
+        }
         let is_other = known.user != person.user || known.source != person.source;
         self.put(
             subject,
@@ -261,7 +275,7 @@ impl Change<'_> {
                 ..person.clone()
             },
         )?;
-        Ok((Room::Kept, is_other))
+        Ok((Admitted::Kept, is_other))
     }
 
     fn end_sessions_of(&mut self, subject: &Subject, keep: Option<&SecretHash>) -> Outcome<usize> {

@@ -32,6 +32,11 @@ impl Keys for SledStore {
         .await
     }
 
+    async fn was_used(&self, id: &SecretHash) -> Outcome<bool> {
+        self.look("was_used", |tree| find::<UsedOnce>(tree, id))
+            .map(|known| known.is_some())
+    }
+
     async fn keys(&self) -> Outcome<Vec<KeyRecord>> {
         self.look("keys", |tree| {
             let mut keys = Vec::new();
