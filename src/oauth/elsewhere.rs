@@ -24,6 +24,7 @@ use crate::identity::elsewhere::{Arrival, Failure, Trip, again};
 use crate::jose::seal::Sealer;
 use crate::store::{Admitted, Once, StoreError};
 use crate::telemetry::LoginOutcome;
+use crate::telemetry::audit::{Act, Event};
 
 /// Where the way to a provider begins.
 pub const START: &str = "/login/provider/";
@@ -132,7 +133,7 @@ async fn admit(
     let user = with_own_name(at, arrival.user).await?;
     let before = at.store.person(&user.subject).await?;
     if before.as_ref().is_some_and(|person| person.disabled) {
-        at.metrics.login(&provider.id, LoginOutcome::Denied);
+        note(at, call, provider, LoginOutcome::Denied, Some(&user.subject));
         tracing::warn!(subject = %user.subject, "somebody who is disabled wanted to sign in");
         return Ok(pages::login(at, interaction, "", Some(LoginError::NotAllowed(None))));
     }
@@ -145,6 +146,7 @@ async fn admit(
     match at.store.admit_person(&person).await? {
         Admitted::Kept => {}
         Admitted::Taken => {
+            note(at, call, provider, LoginOutcome::Denied, Some(&user.subject));
             tracing::warn!(subject = %user.subject, "somebody wanted to sign in under the name of an account with a password here");
             return Ok(pages::login(at, interaction, "", Some(LoginError::NotAllowed(None))));
         }
@@ -189,9 +191,26 @@ fn failed(
         Failure::Refused(_) => (LoginError::ProviderFailed, LoginOutcome::Failure),
         Failure::NotAllowed(why) => (LoginError::NotAllowed(Some(*why)), LoginOutcome::Denied),
     };
-    at.metrics.login(&provider.id, outcome);
+    note(at, call, provider, outcome, None);
     tracing::warn!(provider = provider.id, address = %call.address, reason = %failure, "nobody was signed in by a provider");
     pages::login(at, interaction, "", Some(error))
+}
+
+/// Counts a sign-in that nobody came of, and writes it down.
+fn note(
+    at: &Endpoints,
+    call: &Call<'_>,
+    provider: &IdentityProvider,
+    outcome: LoginOutcome,
+    subject: Option<&Subject>,
+) {
+    at.metrics.login(&provider.id, outcome);
+    at.metrics.audit().note(|| Act {
+        subject: subject.map(Subject::as_str),
+        by: Some(&provider.id),
+        address: Some(call.address),
+        ..Act::new(Event::SignIn, outcome.as_str())
+    });
 }
 
 fn trip<'a>(

@@ -27,6 +27,7 @@ use crate::domain::person::{Person, SessionDetails, Source};
 use crate::domain::secret::{Secret, SecretHash, SecretKind, random_bytes};
 use crate::domain::user::{Subject, User};
 use crate::store::{Admitted, Answered};
+use crate::telemetry::audit::{Act, Event};
 
 /// What metrics and sessions call this way to sign in.
 pub(super) const PROVIDER: &str = "login_page";
@@ -99,6 +100,11 @@ pub(super) async fn come_back(
     match said {
         None => Err(Problem::lapsed()),
         Some(LoginVerdict::Rejected { error, description }) => {
+            at.metrics.audit().note(|| Act {
+                by: Some(PROVIDER),
+                address: Some(call.address),
+                ..Act::new(Event::SignIn, "denied")
+            });
             let code = ErrorCode::of_authorization(&error).unwrap_or(ErrorCode::AccessDenied);
             let error = OAuthError::new(code, description);
             Ok(consent::refuse(at, about, &error).await?)
@@ -116,6 +122,12 @@ pub(super) async fn come_back(
                     let why = "the page named somebody who has an account with a password here: \
                                remove that one (mcpgate users remove), or have the page use another subject";
                     tracing::warn!(subject = %user.subject, "{why}");
+                    at.metrics.audit().note(|| Act {
+                        subject: Some(user.subject.as_str()),
+                        by: Some(PROVIDER),
+                        address: Some(call.address),
+                        ..Act::new(Event::SignIn, "denied")
+                    });
                     return Ok(consent::refuse(at, about, &refusal()).await?);
                 }
                 Admitted::Full => {

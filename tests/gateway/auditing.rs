@@ -7,6 +7,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::person::{Browser, Client, authorize_target, refresh, register, tokens};
+use crate::provider::{Idp, trip, way};
 use crate::setup::{Gateway, PASSWORD};
 
 const KEY: &str = "a key that is long enough";
@@ -17,24 +18,19 @@ struct Audited {
     key: PathBuf,
 }
 
+/// A configuration with an audit log.
+fn with_audit(yaml: &str) -> String {
+    let directory = yaml.split("path: \"").nth(1).unwrap().split("/data").next().unwrap();
+    let section = format!("audit: {{ file: \"{directory}/audit.jsonl\", key: \"{KEY}\" }}\nscopes:\n");
+    yaml.replacen("scopes:\n", &section, 1)
+}
+
 impl Audited {
     async fn start() -> Self {
-        let gateway = Gateway::start_with(|yaml| {
-            let directory = yaml
-                .split("path: \"")
-                .nth(1)
-                .unwrap()
-                .split("/data")
-                .next()
-                .unwrap()
-                .to_owned();
-            yaml.replacen(
-                "scopes:\n",
-                &format!("audit: {{ file: \"{directory}/audit.jsonl\", key: \"{KEY}\" }}\nscopes:\n"),
-                1,
-            )
-        })
-        .await;
+        Self::of(Gateway::start_with(|yaml| with_audit(&yaml)).await)
+    }
+
+    fn of(gateway: Gateway) -> Self {
         let file = gateway.directory.path().join("audit.jsonl");
         let key = gateway.directory.path().join("key");
         std::fs::write(&key, format!("{KEY}\n")).unwrap();
@@ -171,6 +167,44 @@ async fn what_matters_is_written_down_and_nothing_secret_with_it() {
 }
 
 /// The attacks: a byte changed, a line taken out, the end cut off, a line made up, another key.
+/// Spec: L17
+#[tokio::test(flavor = "multi_thread")]
+async fn second_factors_and_sign_ins_elsewhere_are_written_down() {
+    let audited = Audited::start().await;
+    let client = register(&audited.gateway, json!({})).await;
+    let (mut browser, _, codes) = crate::second::set_up(&audited.gateway, &client).await;
+    audited.lines_with("account_changed", "second_factor_set_up").await;
+    let page = browser.get(&audited.gateway, "/account/security").await;
+    browser.fill_in(&audited.gateway, &page, &[("code", "000000")]).await;
+    browser.fill_in(&audited.gateway, &page, &[("code", &codes[0])]).await;
+    assert_eq!(audited.lines_with("second_factor", "wrong").await[0]["subject"], "ada");
+    let shown = &audited.lines_with("second_factor", "shown").await[0];
+    assert_eq!(
+        (shown["by"].as_str(), shown["subject"].as_str()),
+        (Some("kba"), Some("ada"))
+    );
+    assert!(codes.iter().all(|code| !audited.text().contains(code.as_str())));
+
+    let idp = Idp::start().await;
+    let audited = Audited::of(
+        idp.gateway_on(None, ", allowed_groups: [nobody]", |yaml| with_audit(&yaml))
+            .await,
+    );
+    let client = register(&audited.gateway, json!({})).await;
+    let target = authorize_target(&client, Some(&audited.gateway.resource("two")), None, &[]);
+    trip(&audited.gateway, &idp, &mut Browser::default(), &target).await;
+    let denied = &audited.lines_with("sign_in", "denied").await[0];
+    assert_eq!(
+        (denied["by"].as_str(), denied["address"].as_str()),
+        (Some("idp"), Some("127.0.0.1"))
+    );
+    let mut browser = Browser::default();
+    let back = idp.come_back(&way(&audited.gateway, &mut browser, &target).await);
+    idp.inside().status = 503;
+    browser.get(&audited.gateway, &back).await;
+    audited.lines_with("sign_in", "error").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_changes_it_is_found_out() {
     let audited = Audited::start().await;

@@ -26,7 +26,7 @@ impl At {
     /// On a store of the test's own.
     async fn on(store: Option<Arc<dyn Store>>) -> Self {
         let idp = Idp::start().await;
-        let gateway = idp.gateway_on(store, "").await;
+        let gateway = idp.gateway_on(store, "", |yaml| yaml).await;
         let client = register(&gateway, json!({})).await;
         Self { idp, gateway, client }
     }

@@ -119,11 +119,11 @@ impl Idp {
 
     /// A gateway in front of which people sign in here; `more` is added to the provider's entry.
     pub async fn gateway(&self, more: &str) -> Gateway {
-        self.gateway_on(None, more).await
+        self.gateway_on(None, more, |yaml| yaml).await
     }
 
-    /// The same on a store of the test's own.
-    pub async fn gateway_on(&self, store: Option<Arc<dyn Store>>, more: &str) -> Gateway {
+    /// The same on a store of the test's own, or with something else in its configuration.
+    pub async fn gateway_on(&self, store: Option<Arc<dyn Store>>, more: &str, change: fn(String) -> String) -> Gateway {
         let issuer = self.inside().issuer.clone();
         let more = more.to_owned();
         let gateway = Gateway::start_on(store, move |yaml| {
@@ -131,7 +131,7 @@ impl Idp {
                 "identity_providers:\n  - {{ id: idp, name: The Company, issuer: \"{issuer}\", client_id: us, \
                  client_secret: \"{SECRET}\"{more} }}\nupstreams:"
             );
-            yaml.replace("upstreams:", &entry)
+            change(yaml.replace("upstreams:", &entry))
         })
         .await;
         self.inside().clock = Some(Arc::clone(&gateway.clock));

@@ -12,7 +12,7 @@ use crate::domain::clock::{Clock, Timestamp};
 use crate::domain::person::{Person, ProviderLink};
 use crate::domain::user::{Subject, User};
 use crate::jose::seal::Sealer;
-use crate::store::{Store, StoreError};
+use crate::store::{Admitted, Store, StoreError};
 
 /// How long an answer is believed where no newer one can be had.
 const BELIEVED: Duration = Duration::from_secs(3600);
@@ -200,8 +200,10 @@ impl Asking {
                     link: Some(link),
                     ..person
                 };
-                self.store.admit_person(&person).await?;
-                Ok(Standing::Good(Box::new(person.user)))
+                Ok(match self.store.admit_person(&person).await? {
+                    Admitted::Kept => Standing::Good(Box::new(person.user)),
+                    Admitted::Taken | Admitted::Full => Standing::Gone("somebody else has the name now".to_owned()),
+                })
             }
             Err(why) => {
                 self.store
