@@ -4,6 +4,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use mcpgate::domain::person::{Person, Source};
 use mcpgate::domain::user::Subject;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -214,6 +215,43 @@ async fn a_passkey_is_made_and_asked_for_after_the_password() {
     let mut third = Browser::default();
     let page = type_password(&gateway, &mut third, &client, "ada").await;
     assert_eq!(third.fill_in(&gateway, &page, &[("code", &codes[0])]).await.status, 303);
+}
+
+/// Whoever is disabled between the password and the passkey is out; a restart forgets neither passkeys nor what is under way.
+#[tokio::test]
+async fn a_passkey_outlives_a_restart_but_not_its_person() {
+    let gateway = start("").await;
+    let client = register(&gateway, json!({})).await;
+    let mut device = Device::new("laptop");
+    with_passkey(&gateway, &client, "ada", &device).await;
+    let mut browser = Browser::default();
+    let page = type_password(&gateway, &mut browser, &client, "ada").await;
+    let gateway = gateway.restart().await;
+    device.counter = 1;
+    let answer = device.show(&options(&page), &gateway.origin());
+    assert_eq!(
+        browser.fill_in(&gateway, &page, &[("passkey", &answer)]).await.status,
+        303
+    );
+    let page = type_password(&gateway, &mut browser, &client, "ada").await;
+    device.counter = 2;
+    let answer = device.show(&options(&page), &gateway.origin());
+    let endpoints = gateway.running.endpoints();
+    let ada = Subject::of_username("ada").unwrap();
+    let user = endpoints.identity.user(&ada).await.unwrap().unwrap();
+    let person = Person::new(user, Source::Configuration, endpoints.now());
+    endpoints.store.set_disabled(&person, true).await.unwrap();
+    let reply = browser.fill_in(&gateway, &page, &[("passkey", &answer)]).await;
+    assert_eq!(reply.status, 400, "{}", reply.text());
+    endpoints.store.set_disabled(&person, false).await.unwrap();
+    // Forgotten by an administrator, it is asked for no more, and opens nothing that was begun before.
+    let page = type_password(&gateway, &mut browser, &client, "ada").await;
+    let answer = device.show(&options(&page), &gateway.origin());
+    endpoints.store.reset_factors(&ada).await.unwrap();
+    let reply = browser.fill_in(&gateway, &page, &[("passkey", &answer)]).await;
+    assert_eq!(reply.status, 400, "{}", reply.text());
+    let page = type_password(&gateway, &mut browser, &client, "ada").await;
+    assert!(page.text().contains("name=\"decision\""), "{}", page.text());
 }
 
 /// Whatever is wrong with an answer, nobody is signed in, and what is right is good once and in its own place.

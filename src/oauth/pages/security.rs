@@ -5,6 +5,7 @@ use maud::{Markup, html};
 
 use super::second::{Proof, Wrong, alert, back, proof, status};
 use super::{page, path, words};
+use crate::config::SecondFactor;
 use crate::domain::clock::Timestamp;
 use crate::domain::factors::Factors;
 use crate::oauth::account::ago;
@@ -58,7 +59,11 @@ pub(in crate::oauth) fn open(at: &Endpoints, kept: &Kept<'_>, shown: &str) -> An
         (list(at, kept, Some(shown)))
         (deed(at, kept, shown, Deed::Add, "Add an app or a passkey"))
         (deed(at, kept, shown, Deed::Renew, "New recovery codes"))
-        p .fine { "If you remove the last one, the recovery codes go with it, and your password alone signs you in." }
+        p .fine {
+            "If you remove the last one, the recovery codes go with it, and "
+            @if at.config.second_factor == SecondFactor::Required { "you set one up anew when you next sign in." }
+            @else { "your password alone signs you in." }
+        }
         (back(at))
     };
     page(at, StatusCode::OK, "Second factor", &body)
