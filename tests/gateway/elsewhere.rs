@@ -1013,6 +1013,7 @@ async fn a_token_that_nobody_refreshes_ends_with_its_person_too() {
     let way = browser.fill_in(&at.gateway, &page, &[]).await.location();
     let reply = browser.get(&at.gateway, &at.idp.come_back(&way)).await;
     let page = browser.follow(&at.gateway, reply).await;
+    assert!(page.text().contains("by The Company"), "{}", page.text());
     let text = page.text();
     let csrf = text
         .split("name=\"csrf\" value=\"")

@@ -91,7 +91,10 @@ pub(in crate::oauth) fn account(at: &Endpoints, about: &About<'_>) -> Answer {
         dl {
             dt { "Signed in as" }
             dd { (words::display(user.name.as_deref().unwrap_or(&user.username), 80))
-                @if user.name.is_some() { small { (words::display(&user.username, 128)) } } }
+                @if user.name.is_some() { small { (words::display(&user.username, 128)) } }
+                @if let Some(provider) = at.config.identity_provider(&about.signed_in.session.details.provider) {
+                    small { "by " (provider.name) }
+                } }
             @if let Some(email) = &user.email {
                 dt { "E-mail" }
                 dd { (words::display(email, 254)) }
