@@ -24,6 +24,7 @@ use crate::domain::clock::Timestamp;
 use crate::domain::grant::{Grant, LiveToken};
 use crate::domain::scope::{OFFLINE_ACCESS, Scope};
 use crate::domain::secret::{Secret, SecretHash, SecretKind};
+use crate::domain::uri::Resource;
 use crate::domain::user::Subject;
 use crate::oauth::dpop::{self, ProofError};
 use crate::oauth::protected::{NoToken, Scheme, presented};
@@ -38,6 +39,8 @@ const CACHED: usize = 20_000;
 #[derive(Debug)]
 pub(super) struct Permit {
     upstream: usize,
+    /// What that is called, whatever its place is after a reload.
+    pub(super) resource: Resource,
     /// What was granted.
     scope: Scope,
     /// The same with everything that it implies.
@@ -240,6 +243,7 @@ async fn look_up(
     let effective = at.config.with_implied(&scope);
     let permit = Permit {
         upstream: index,
+        resource: upstream.resource.clone(),
         token: *hash,
         identity: headers::identity(upstream, &live.grant, &effective, user.as_ref()),
         signed: None,
@@ -268,7 +272,11 @@ async fn note_use(at: &Endpoints, live: &LiveToken, now: Timestamp) -> Timestamp
 }
 
 /// Whether a token that was good for a stream of an upstream still is: by the store and the configuration as they are now.
-pub(super) async fn stands(at: &Endpoints, token: &SecretHash, index: usize) -> Result<bool, StoreError> {
+pub(super) async fn stands(at: &Endpoints, token: &SecretHash, at_what: &Resource) -> Result<bool, StoreError> {
+    let mut upstreams = at.config.upstreams.iter();
+    let Some(index) = upstreams.position(|upstream| upstream.resource == *at_what) else {
+        return Ok(false);
+    };
     let found = look_up(at, (token, index), at.now(), 0).await?;
     Ok(found.is_ok_and(|(permit, _)| {
         let upstream = at.config.upstreams.get(index).filter(|_| permit.upstream == index);

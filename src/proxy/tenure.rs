@@ -19,6 +19,7 @@ use super::bearer::{self, Permit};
 use super::listener::Live;
 use crate::domain::clock::Timestamp;
 use crate::domain::secret::SecretHash;
+use crate::domain::uri::Resource;
 use crate::store::Store;
 
 /// How often tokens of open streams are looked at.
@@ -39,8 +40,8 @@ struct Inner {
     unsettled: AtomicBool,
 }
 
-/// A token, and the place of the upstream that it is used at.
-type Token = (SecretHash, usize);
+/// A token, and what it is used at: by its name, since places change with the configuration.
+type Token = (SecretHash, Resource);
 
 /// A token that keeps streams open.
 #[derive(Debug)]
@@ -71,9 +72,10 @@ pub(super) struct Tenure {
 impl Tenures {
     /// A stream is open with this permit.
     pub(super) fn begin(&self, permit: &Permit, store: &dyn Store) -> Tenure {
+        let token = (permit.token, permit.resource.clone());
         let end = {
             let mut held = self.held();
-            let held = held.entry((permit.token, permit.upstream())).or_insert_with(|| Held {
+            let held = held.entry(token.clone()).or_insert_with(|| Held {
                 streams: 0,
                 expires_at: permit.expires_at,
                 doubts: 0,
@@ -89,7 +91,7 @@ impl Tenures {
         }
         Tenure {
             tenures: self.clone(),
-            token: (permit.token, permit.upstream()),
+            token,
             end,
         }
     }
@@ -115,7 +117,7 @@ impl Tenures {
 
     /// Looks every token up.
     async fn review(&self, gateway: &Arc<Gateway>) {
-        let tokens: Vec<Token> = self.held().keys().copied().collect();
+        let tokens: Vec<Token> = self.held().keys().cloned().collect();
         let mut waiting = tokens.into_iter();
         let mut looking = JoinSet::new();
         loop {
@@ -124,7 +126,7 @@ impl Tenures {
             {
                 let gateway = Arc::clone(gateway);
                 looking.spawn(async move {
-                    let stands = bearer::stands(&gateway.endpoints, &token.0, token.1).await;
+                    let stands = bearer::stands(&gateway.endpoints, &token.0, &token.1).await;
                     (token, stands)
                 });
             }
