@@ -51,7 +51,7 @@ async fn act(at: &Endpoints, call: &Call) -> Result<(StatusCode, Value), Trouble
     let wanted = |known: &[&str]| Wanted::read(&call.query, known);
     let done = match (method, segments.as_slice()) {
         ("GET", ["users"]) => users::list(at, &wanted(&[])?).await?.to_json("users"),
-        ("POST", ["users"]) => return Ok((StatusCode::CREATED, users::add(at, body(call)?).await?)),
+        ("POST", ["users"]) => return Ok((StatusCode::CREATED, users::add(at, body(call)?, "api").await?)),
         ("GET", ["users", subject]) => users::show(at, subject).await?,
         ("DELETE", ["users", subject]) => users::remove(at, subject).await?,
         ("POST", ["users", subject, "disable"]) => users::set_disabled(at, subject, true).await?,

@@ -30,18 +30,18 @@ const MAX_GROUP: usize = 128;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewUser {
-    username: String,
+    pub(super) username: String,
     #[serde(deserialize_with = "secret")]
-    password: Zeroizing<String>,
+    pub(super) password: Zeroizing<String>,
     #[serde(default)]
-    email: Option<String>,
+    pub(super) email: Option<String>,
     #[serde(default)]
-    name: Option<String>,
+    pub(super) name: Option<String>,
     #[serde(default)]
-    groups: Vec<String>,
+    pub(super) groups: Vec<String>,
     /// Whether the password is only good for choosing another.
     #[serde(default)]
-    must_change: bool,
+    pub(super) must_change: bool,
 }
 
 /// A password in place of one that was lost.
@@ -49,7 +49,7 @@ pub(super) struct NewUser {
 #[serde(deny_unknown_fields)]
 pub(super) struct NewPassword {
     #[serde(deserialize_with = "secret")]
-    password: Zeroizing<String>,
+    pub(super) password: Zeroizing<String>,
 }
 
 /// People in the order of their subjects.
@@ -91,8 +91,8 @@ pub(super) async fn show(at: &Endpoints, name: &str) -> Result<Value, Trouble> {
     }
 }
 
-/// A new account in the store.
-pub(super) async fn add(at: &Endpoints, new: NewUser) -> Result<Value, Trouble> {
+/// A new account in the store. `by` is what the audit log says.
+pub(super) async fn add(at: &Endpoints, new: NewUser, by: &str) -> Result<Value, Trouble> {
     let subject = Subject::of_username(&new.username).ok_or_else(|| {
         Trouble::malformed("a username has 1 to 128 characters without `:`, control characters, or space around them")
     })?;
@@ -120,7 +120,7 @@ pub(super) async fn add(at: &Endpoints, new: NewUser) -> Result<Value, Trouble> 
             tracing::info!(%subject, "administration: an account was added");
             at.metrics.audit().note(|| Act {
                 subject: Some(subject.as_str()),
-                by: Some("api"),
+                by: Some(by),
                 ..Act::new(Event::Administration, "user_added")
             });
             show(at, subject.as_str()).await
@@ -153,7 +153,7 @@ pub(super) async fn set_disabled(at: &Endpoints, name: &str, disabled: bool) -> 
 
 /// Gives an account of the store a password that its person has to change.
 pub(super) async fn reset(at: &Endpoints, name: &str, new: NewPassword) -> Result<Value, Trouble> {
-    let user = of_the_store(at, name, "its password is the one that the file says").await?;
+    let user = resettable(at, name).await?;
     let hash = hashed(new.password, &user).await?;
     let subject = user.subject;
     if !at.store.set_password(&subject, &hash, Chosen::ForThem).await? {
@@ -161,6 +161,11 @@ pub(super) async fn reset(at: &Endpoints, name: &str, new: NewPassword) -> Resul
     }
     tracing::info!(%subject, "administration: a password was reset");
     show(at, name).await
+}
+
+/// Somebody whose password can be reset here.
+pub(super) async fn resettable(at: &Endpoints, name: &str) -> Result<User, Trouble> {
+    of_the_store(at, name, "its password is the one that the file says").await
 }
 
 /// Forgets the second factor of somebody who has lost it: until they set up another, their password is enough, unless one is

@@ -13,6 +13,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
+use crate::identity::password::generated;
 use ask::{Gateway, Question};
 use table::Column;
 
@@ -362,7 +363,7 @@ async fn list(
 
 fn new_password(generate: bool) -> Result<Zeroizing<String>, Stop> {
     if generate {
-        return Ok(password::generated());
+        return Ok(generated());
     }
     password::read().map_err(Stop::Wrong)
 }

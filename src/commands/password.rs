@@ -2,20 +2,10 @@
 
 use std::io::{IsTerminal as _, Read as _};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
-
-use crate::domain::secret::random_bytes;
 
 /// Longest password that is read.
 const MAX_PASSWORD: u64 = 1024;
-
-/// A password of 20 characters that nobody chose.
-#[must_use]
-pub fn generated() -> Zeroizing<String> {
-    Zeroizing::new(URL_SAFE_NO_PAD.encode(random_bytes::<15>()))
-}
 
 /// Hidden and asked twice on a terminal; else one line of standard input.
 ///

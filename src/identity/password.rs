@@ -1,6 +1,11 @@
 //! What a password has to be that somebody chooses here: long, and none of those that are tried first (NIST SP 800-63B §3.1.1.2).
 //! Nothing is asked about the kinds of its characters.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use zeroize::Zeroizing;
+
+use crate::domain::secret::random_bytes;
 use crate::domain::user::User;
 
 /// Fewest characters.
@@ -54,6 +59,12 @@ pub enum Unfit {
     /// It says who they are.
     #[error("A password must not be your name or your e-mail address.")]
     Own,
+}
+
+/// A password of 20 characters that nobody chose.
+#[must_use]
+pub fn generated() -> Zeroizing<String> {
+    Zeroizing::new(URL_SAFE_NO_PAD.encode(random_bytes::<15>()))
 }
 
 /// Whether somebody may choose this.

@@ -4,6 +4,7 @@ use mcpgate::config;
 use serde_json::{Value, json};
 
 use crate::http1::{Reply, form, request, send};
+use crate::passwords;
 use crate::person::{Browser, REDIRECT, Tokens, authorize_target, redeem, register, tokens, walk};
 use crate::setup::{Gateway, PASSWORD};
 
@@ -608,6 +609,146 @@ async fn an_account_that_was_added_chooses_its_password_and_works_until_it_is_go
     assert_eq!(operator.api("DELETE", "users/grace", None).await.0, 200);
     let refused = walk(&gateway, &mut Browser::default(), &target, "grace").await;
     assert_eq!(refused.status, 401);
+}
+
+/// The password on a page that shows one.
+fn shown(page: &Reply) -> String {
+    let html = page.text();
+    let rest = html
+        .split("readonly value=\"")
+        .nth(1)
+        .unwrap_or_else(|| panic!("{html}"));
+    rest.split('"').next().unwrap().to_owned()
+}
+
+/// The same by the pages: passwords are made up, shown on the answer alone, and good for choosing another.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_is_added_and_reset_on_the_pages() {
+    let gateway = Gateway::start_with(|yaml| {
+        let directory = yaml.split("path: \"").nth(1).unwrap().split("/data").next().unwrap();
+        let audit = format!("audit: {{ file: \"{directory}/audit.jsonl\" }}\nscopes:\n");
+        yaml.replace("admin: { listen:", &format!("admin: {{ token: \"{TOKEN}\", listen:"))
+            .replacen("scopes:\n", &audit, 1)
+    })
+    .await;
+    let mut operator = Operator::of(&gateway);
+    operator.sign_in().await;
+    let token = operator.form_token().await;
+    let add = async |more: &[(&str, &str)]| {
+        let mut pairs = vec![("form_token", token.as_str())];
+        pairs.extend_from_slice(more);
+        operator.submit("/users/add", &[OWN_PAGE], &pairs).await
+    };
+    let page = operator.page("/users/add").await;
+    assert!(page.text().contains("name=\"username\""), "{}", page.text());
+    let grace = [
+        ("username", " grace "),
+        ("name", "Grace Hopper"),
+        ("email", ""),
+        ("groups", "navy, , staff"),
+    ];
+    // Not without the form's token, nor by a page elsewhere.
+    for (headers, pairs) in [
+        (OWN_PAGE, &grace[..]),
+        (
+            ("Sec-Fetch-Site", "cross-site"),
+            &[("form_token", token.as_str()), ("username", "grace")],
+        ),
+    ] {
+        for target in ["/users/add", "/users/ada/reset"] {
+            assert_eq!(operator.submit(target, &[headers], pairs).await.status, 403, "{target}");
+        }
+    }
+    assert_eq!(operator.api("GET", "users/grace", None).await.0, 404);
+    let added = add(&grace).await;
+    assert_eq!((added.status, added.header("cache-control")), (200, Some("no-store")));
+    let first = shown(&added);
+    assert_eq!(first.len(), 20);
+    let entry = operator.get("users/grace").await;
+    assert_eq!(
+        (&entry["source"], &entry["must_change_password"], &entry["email"]),
+        (&json!("store"), &json!(true), &Value::Null)
+    );
+    assert_eq!(
+        (&entry["name"], &entry["groups"]),
+        (&json!("Grace Hopper"), &json!(["navy", "staff"]))
+    );
+    // What cannot be is said beside what was typed, and nothing is on record.
+    for (status, name, more, why) in [
+        (409, "grace", ("email", ""), "is taken by an account"),
+        (409, "ada", ("email", ""), "in `users` of the configuration"),
+        (400, "", ("email", ""), "A username has 1 to 128 characters"),
+        (400, "a:b", ("email", ""), "A username has 1 to 128 characters"),
+        (
+            400,
+            "alan",
+            ("email", "\"><script>alert(1)</script>"),
+            "not an e-mail address",
+        ),
+    ] {
+        let page = add(&[("username", name), more]).await;
+        assert_eq!(page.status, status, "{name}");
+        let html = page.text();
+        assert!(
+            html.contains(why) && html.contains(&format!("value=\"{name}\"")),
+            "{html}"
+        );
+        assert!(!html.contains("<script") && !html.contains("readonly"), "{html}");
+    }
+    assert_eq!(
+        names(&operator.get("users").await, "users", "subject"),
+        ["ada", "bob", "grace"]
+    );
+
+    let client = register(&gateway, json!({})).await;
+    let mut browser = Browser::default();
+    let page = passwords::type_password(&gateway, &mut browser, &client, "grace", &first).await;
+    assert!(page.text().contains("Choose a password"), "{}", page.text());
+
+    // Those of the store have the button, and are asked about before anything happens.
+    let list = operator.page("/users").await.text();
+    assert!(
+        list.contains("action=\"/users/grace/reset\"") && !list.contains("action=\"/users/ada/reset\""),
+        "{list}"
+    );
+    let asked = operator.page("/users/grace/reset").await;
+    assert!(
+        asked.status == 200 && asked.text().contains("stops working at once"),
+        "{}",
+        asked.text()
+    );
+    assert_eq!(operator.page("/users/ada/reset").await.status, 409);
+    assert_eq!(operator.page("/users/nobody/reset").await.status, 404);
+    let pairs = [("form_token", token.as_str())];
+    assert_eq!(
+        operator.submit("/users/ada/reset", &[OWN_PAGE], &pairs).await.status,
+        409
+    );
+    let second = shown(&operator.submit("/users/grace/reset", &[OWN_PAGE], &pairs).await);
+    assert!(second.len() == 20 && second != first);
+    let refused = passwords::type_password(&gateway, &mut Browser::default(), &client, "grace", &first).await;
+    assert_eq!(refused.status, 401);
+    let page = passwords::type_password(&gateway, &mut browser, &client, "grace", &second).await;
+    assert!(page.text().contains("Choose a password"), "{}", page.text());
+    // Neither is anywhere else; both acts are on record.
+    for target in [
+        "/users",
+        "/users?search=grace",
+        "/users/add",
+        "/users/grace/reset",
+        "/api/users",
+    ] {
+        let text = operator.page(target).await.text();
+        assert!(!text.contains(&first) && !text.contains(&second), "{target}");
+    }
+    let file = gateway.directory.path().join("audit.jsonl");
+    gateway.running.stop().await.unwrap();
+    let log = std::fs::read_to_string(file).unwrap();
+    for act in ["user_added", "password_reset"] {
+        let line = format!("\"event\":\"administration\",\"outcome\":\"{act}\",\"subject\":\"grace\",\"by\":\"page\"");
+        assert_eq!(log.matches(&line).count(), 1, "{act}: {log}");
+    }
+    assert!(!log.contains(&first) && !log.contains(&second), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,9 +24,10 @@ pub(super) async fn show(at: &Endpoints, session: &Session, place: Place, query:
         Place::Overview => overview(at).await?,
         Place::Users => {
             let page = users::list(at, &wanted).await?;
-            listed(place, &wanted, &page, "Name, e-mail address or group", |entry| {
+            let list = listed(place, &wanted, &page, "Name, e-mail address or group", |entry| {
                 user(session, &wanted, entry)
-            })
+            });
+            html! { form .begin method="get" action="/users/add" { button type="submit" { "Add an account" } } (list) }
         }
         Place::Clients => {
             let page = clients::list(at, &wanted).await?;
@@ -143,6 +144,11 @@ fn user(session: &Session, wanted: &Wanted, entry: &Value) -> Markup {
         div .does {
             @let path = format!("/users/{}", encoded(subject));
             (button(session, wanted, &format!("{path}/sign-out"), "Sign out", subject))
+            @if entry["source"] == "store" {
+                form method="get" action=(format!("{path}/reset")) {
+                    button type="submit" aria-label=(format!("Reset password: {}", words::display(subject, 120))) { "Reset password" }
+                }
+            }
             @if disabled {
                 (button(session, wanted, &format!("{path}/enable"), "Enable", subject))
             } @else {

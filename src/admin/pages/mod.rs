@@ -1,6 +1,7 @@
 //! The operator's pages: what the API has, for people, in a browser. No script; every change is a form with the session's
 //! token in it.
 
+mod accounts;
 mod lists;
 mod style;
 
@@ -31,6 +32,15 @@ enum Place {
     Decisions,
 }
 
+/// What is shown at an address.
+enum Shown<'a> {
+    Place(Place),
+    /// The form for a new account.
+    NewAccount,
+    /// The question whether the password of this subject is to be reset.
+    Reset(&'a str),
+}
+
 /// The whole stylesheet.
 static SHEET: LazyLock<String> = LazyLock::new(|| format!("{STYLE}{}", style::MORE));
 
@@ -54,12 +64,14 @@ async fn act(admin: &Admin, at: &Endpoints, call: &Call) -> Result<Answer, Troub
     let segments = call.segments(0);
     match (&call.method, segments.as_slice()) {
         (&Method::GET | &Method::HEAD, path) => {
-            let Some(place) = Place::of(path) else {
-                return Err(Trouble::no_page());
+            let page = Shown::of(path).ok_or_else(Trouble::no_page)?;
+            let Some(session) = session else {
+                return Ok(sign_in_page(None, StatusCode::OK));
             };
-            match session {
-                Some(session) => lists::show(at, &session, place, &call.query).await,
-                None => Ok(sign_in_page(None, StatusCode::OK)),
+            match page {
+                Shown::Place(place) => lists::show(at, &session, place, &call.query).await,
+                Shown::NewAccount => Ok(accounts::new(&session)),
+                Shown::Reset(subject) => accounts::ask_to_reset(at, &session, subject).await,
             }
         }
         (&Method::POST, path) => {
@@ -81,7 +93,15 @@ async fn act(admin: &Admin, at: &Endpoints, call: &Call) -> Result<Answer, Troub
                     "this form is not one of your session; load the page again",
                 ));
             }
-            change(at, path).await?;
+            match path {
+                ["users", "add"] => return accounts::add(at, &session, &form).await,
+                ["users", subject, "reset"] => {
+                    let answer = accounts::reset(at, &session, subject).await?;
+                    api::note(at, path, "page");
+                    return Ok(answer);
+                }
+                _ => change(at, path).await?,
+            }
             let mut answer = back(path, &form);
             if path == ["sign-out"]
                 && let Some(cookie) = admin.sessions.end(&call.headers)
@@ -252,6 +272,18 @@ fn whole(status: StatusCode, title: &str, class: &str, body: &Markup) -> Answer 
 /// As part of an address.
 fn encoded(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+// === impl Shown ===
+
+impl<'a> Shown<'a> {
+    fn of(path: &[&'a str]) -> Option<Self> {
+        match path {
+            ["users", "add"] => Some(Self::NewAccount),
+            ["users", subject, "reset"] => Some(Self::Reset(subject)),
+            _ => Place::of(path).map(Self::Place),
+        }
+    }
 }
 
 /// What a form says.

@@ -33,6 +33,8 @@ background:var(--back);border:1px solid var(--line)}
 .numbers a:hover{border-color:var(--edge)}
 .numbers strong{display:block;font-size:1.5rem}
 .more{margin:1rem 0 0}
+.slim{max-width:30rem}
+.begin{margin:.75rem 0 1.25rem}
 @media (max-width:30rem){.wide{background:var(--card)}.wide main{margin:0;padding:1.25rem}.bar{padding:.6rem 1.25rem}
 .bar form{margin-left:auto}.bar nav{order:3;flex-basis:100%;margin:0 -.7rem}
 .does{width:100%}.does form{flex:1 1 auto}.does button{width:100%}}
