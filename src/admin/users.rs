@@ -64,14 +64,14 @@ pub(super) async fn list(at: &Endpoints, wanted: &Wanted) -> Result<Page, Troubl
             .map(|person| person.user.subject.clone())
             .filter(|_| !is_all);
         let configured = at.config.users.iter().map(|account| &account.user);
-        let mut entries: BTreeMap<Subject, Value> = configured
-            .filter(|user| walk.covers(&user.subject, end.as_ref()))
-            .map(|user| (user.subject.clone(), entry(at, user, None)))
-            .collect();
+        let mut entries = BTreeMap::new();
+        for user in configured.filter(|user| walk.covers(&user.subject, end.as_ref())) {
+            entries.insert(user.subject.clone(), entry(at, user, None).await?);
+        }
         for person in batch {
             let written = configured_user(at, &person.user.subject);
             if written.is_some() || person.source != Source::Configuration {
-                let shown = entry(at, written.unwrap_or(&person.user), Some(&person));
+                let shown = entry(at, written.unwrap_or(&person.user), Some(&person)).await?;
                 entries.insert(person.user.subject.clone(), shown);
             }
         }
@@ -85,8 +85,8 @@ pub(super) async fn show(at: &Endpoints, name: &str) -> Result<Value, Trouble> {
     let subject = subject(name)?;
     let person = at.store.person(&subject).await?;
     match (configured_user(at, &subject), &person) {
-        (Some(user), _) => Ok(entry(at, user, person.as_ref())),
-        (None, Some(known)) if known.source != Source::Configuration => Ok(entry(at, &known.user, person.as_ref())),
+        (Some(user), _) => entry(at, user, person.as_ref()).await,
+        (None, Some(known)) if known.source != Source::Configuration => entry(at, &known.user, person.as_ref()).await,
         (None, _) => Err(nobody(name)),
     }
 }
@@ -230,7 +230,7 @@ pub(super) async fn end_sessions(at: &Endpoints, name: &str) -> Result<Value, Tr
 }
 
 /// What is shown of somebody.
-fn entry(at: &Endpoints, user: &User, person: Option<&Person>) -> Value {
+async fn entry(at: &Endpoints, user: &User, person: Option<&Person>) -> Result<Value, Trouble> {
     let is_configured = configured_user(at, &user.subject).is_some();
     let source = match person.map(|person| &person.source) {
         _ if is_configured => "configuration".to_owned(),
@@ -239,7 +239,13 @@ fn entry(at: &Endpoints, user: &User, person: Option<&Person>) -> Value {
         Some(Source::Provider(id)) => format!("provider:{id}"),
         Some(Source::LoginPage) => "login_page".to_owned(),
     };
-    json!({
+    let factors = at.store.factors(&user.subject).await?.unwrap_or_default();
+    let app = factors.authenticator.map(|_| "authenticator");
+    let second_factors: Vec<&str> = app
+        .into_iter()
+        .chain(factors.passkeys.iter().map(|_| "passkey"))
+        .collect();
+    Ok(json!({
         "subject": user.subject,
         "username": user.username,
         "name": user.name,
@@ -247,10 +253,11 @@ fn entry(at: &Endpoints, user: &User, person: Option<&Person>) -> Value {
         "groups": user.groups,
         "source": source,
         "disabled": person.is_some_and(|person| person.disabled),
+        "second_factors": second_factors,
         "must_change_password": !is_configured && person.is_some_and(|person| person.must_change),
         "known_since": person.map(|person| time(person.created_at)),
         "signed_in_at": person.and_then(|person| person.signed_in_at).map(time),
-    })
+    }))
 }
 
 /// Somebody whose account is in the store, and not in the file or elsewhere.

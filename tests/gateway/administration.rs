@@ -808,6 +808,32 @@ async fn another_token_in_the_configuration_ends_what_began_with_the_old_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn second_factors_are_shown_and_forgotten_on_the_pages() {
+    let gateway = start().await;
+    let client = register(&gateway, json!({})).await;
+    let (mut browser, ..) = crate::second::set_up(&gateway, &client).await;
+    let mut operator = Operator::of(&gateway);
+    operator.sign_in().await;
+    let ada = operator.get("users/ada").await;
+    assert_eq!(ada["second_factors"], json!(["authenticator"]), "{ada}");
+    assert_eq!(operator.get("users/bob").await["second_factors"], json!([]));
+    let page = operator.page("/users").await.text();
+    assert_eq!(page.matches("Forget second factor: ").count(), 1, "{page}");
+    let token = operator.form_token().await;
+    let reply = operator
+        .submit("/users/ada/forget-factor", &[OWN_PAGE], &[("form_token", &token)])
+        .await;
+    assert_eq!(reply.status, 303, "{}", reply.text());
+    assert_eq!(operator.get("users/ada").await["second_factors"], json!([]));
+    let reply = browser.get(&gateway, "/account/security").await;
+    assert_eq!(reply.status, 303, "their sessions ended");
+    let again = operator
+        .submit("/users/ada/forget-factor", &[OWN_PAGE], &[("form_token", &token)])
+        .await;
+    assert_eq!(again.status, 409, "{}", again.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_long_is_refused_and_the_listener_goes_on() {
     let gateway = start().await;
     let operator = Operator::of(&gateway);

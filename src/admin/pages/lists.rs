@@ -139,10 +139,14 @@ fn user(session: &Session, wanted: &Wanted, entry: &Value) -> Markup {
             (row("E-mail", &shown(entry, "email")))
             (row("Groups", &joined(entry, "groups")))
             (row("Account", &shown(entry, "source")))
+            (row("Second factor", &joined(entry, "second_factors")))
             (row("Signed in", &when(entry, "signed_in_at")))
         }
         div .does {
             @let path = format!("/users/{}", encoded(subject));
+            @if entry["second_factors"].as_array().is_some_and(|all| !all.is_empty()) {
+                (button(session, wanted, &format!("{path}/forget-factor"), "Forget second factor", subject))
+            }
             (button(session, wanted, &format!("{path}/sign-out"), "Sign out", subject))
             @if entry["source"] == "store" {
                 form method="get" action=(format!("{path}/reset")) {

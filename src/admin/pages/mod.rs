@@ -119,6 +119,7 @@ async fn change(at: &Endpoints, path: &[&str]) -> Result<(), Trouble> {
     match path {
         ["sign-out"] => return Ok(()),
         ["users", subject, "disable"] => users::set_disabled(at, subject, true).await?,
+        ["users", subject, "forget-factor"] => users::forget_factor(at, subject).await?,
         ["users", subject, "enable"] => users::set_disabled(at, subject, false).await?,
         ["users", subject, "sign-out"] => users::end_sessions(at, subject).await?,
         ["clients", id, "revoke"] => clients::revoke(at, id).await?,
