@@ -188,3 +188,40 @@ impl fmt::Debug for Authenticator {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_from_before_there_were_passkeys_is_read() {
+        let code = SecretHash::of("code");
+        let old = serde_json::json!({ "authenticator": { "sealed": "text", "last_step": 7 }, "recovery": [code] });
+        let factors: Factors = serde_json::from_value(old.clone()).unwrap();
+        assert!(factors.authenticator.as_ref().is_some_and(|app| app.may_use("text", 8)));
+        assert!(factors.passkeys.is_empty() && !factors.is_empty());
+        assert_eq!(serde_json::to_value(&factors).unwrap(), old);
+    }
+
+    #[test]
+    fn a_count_grows_or_there_is_none() {
+        let passkey = |counter| Passkey {
+            id: "id".to_owned(),
+            name: "name".to_owned(),
+            credential: "{}".to_owned(),
+            counter,
+            created_at: Timestamp::from_millis(0),
+            used_at: None,
+        };
+        for (before, after, fine) in [
+            (0, 0, true),
+            (0, 1, true),
+            (1, 2, true),
+            (1, 1, false),
+            (2, 1, false),
+            (1, 0, false),
+        ] {
+            assert_eq!(passkey(before).may_follow(after), fine, "{before} {after}");
+        }
+    }
+}
