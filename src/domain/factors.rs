@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::clock::Timestamp;
 use super::secret::SecretHash;
 
+/// Most passkeys of one person.
+pub const MAX_PASSKEYS: usize = 10;
+
 /// The second factors of somebody with a password here: an app, or a passkey, or both.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Factors {
@@ -98,7 +101,7 @@ impl Factors {
         }
     }
 
-    /// Puts one beside the others. Whether there was room: there is one app, and no passkey twice.
+    /// Puts one beside the others. Whether there was room: there is one app, and no passkey twice or too many.
     pub fn add(&mut self, factor: &Factor) -> bool {
         match factor {
             Factor::Authenticator(app) => {
@@ -107,7 +110,8 @@ impl Factors {
                 is_new
             }
             Factor::Passkey(passkey) => {
-                let is_new = self.passkeys.iter().all(|known| known.id != passkey.id);
+                let has_room = self.passkeys.len() < MAX_PASSKEYS;
+                let is_new = has_room && self.passkeys.iter().all(|known| known.id != passkey.id);
                 if is_new {
                     self.passkeys.push(passkey.clone());
                 }

@@ -19,15 +19,13 @@ use super::Identity;
 use super::second::{Second, SecondError};
 use crate::config::PublicUrl;
 use crate::domain::clock::Timestamp;
-use crate::domain::factors::{Factor, Factors, Passkey};
+use crate::domain::factors::{Factor, Factors, MAX_PASSKEYS, Passkey};
 use crate::domain::secret::SecretHash;
 use crate::domain::user::{Subject, User};
 use crate::store::{Added, Once};
 
 /// How long somebody may take.
 const LIFETIME: Duration = Duration::from_secs(10 * 60);
-/// Most passkeys of one person.
-pub const MAX_PASSKEYS: usize = 10;
 /// Most bytes of what is kept of one.
 const MAX_CREDENTIAL: usize = 2 << 10;
 /// Most characters of its name.
