@@ -122,7 +122,7 @@ fn entry(at: &Endpoints, listed: &Listed, client_name: Option<&str>, usable_unti
         "upstream": named.next().map(|upstream| &upstream.name),
         "upstreams": upstream_names(at, grant),
         "resource": grant.resource.to_string(),
-        "scope": grant.scope.to_string(),
+        "scope": grant.whole_scope().to_string(),
         "allowed_at": time(grant.created_at),
         "used_at": grant.used_at.map(time),
         "tokens_issued_at": time(listed.used_at.unwrap_or(grant.created_at)),

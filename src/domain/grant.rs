@@ -189,7 +189,7 @@ pub struct Grant {
     pub resource: Resource,
     /// Which others, if their person made them for several: a personal access token.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub more: Vec<Resource>,
+    pub more: Vec<More>,
     /// All that was allowed.
     pub scope: Scope,
     /// When the person signed in.
@@ -210,10 +210,35 @@ pub struct Grant {
     pub expires_at: Timestamp,
 }
 
+/// One more upstream that a personal access token is for, and what it allows there: a scope that two upstreams have may mean
+/// another thing at each.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct More {
+    /// Which.
+    pub resource: Resource,
+    /// What was allowed there.
+    pub scope: Scope,
+}
+
 impl Grant {
     /// All that its tokens are for.
     pub fn resources(&self) -> impl Iterator<Item = &Resource> {
-        std::iter::once(&self.resource).chain(&self.more)
+        std::iter::once(&self.resource).chain(self.more.iter().map(|more| &more.resource))
+    }
+
+    /// What one of its tokens allows at an upstream, if `own` is what it allows at the first.
+    #[must_use]
+    pub fn scope_at<'a>(&'a self, resource: &Resource, own: &'a Scope) -> &'a Scope {
+        let mut more = self.more.iter();
+        more.find(|more| more.resource == *resource)
+            .map_or(own, |more| &more.scope)
+    }
+
+    /// All that was allowed anywhere.
+    #[must_use]
+    pub fn whole_scope(&self) -> Scope {
+        let more = self.more.iter();
+        more.fold(self.scope.clone(), |all, more| all.union(&more.scope))
     }
 }
 

@@ -15,7 +15,7 @@ use crate::config::Upstream;
 use crate::domain::client::{Client, ClientId};
 use crate::domain::clock::Timestamp;
 use crate::domain::error::OAuthError;
-use crate::domain::grant::{AccessToken, Grant, GrantId, OwnPage};
+use crate::domain::grant::{AccessToken, Grant, GrantId, More, OwnPage};
 use crate::domain::scope::{OFFLINE_ACCESS, Scope};
 use crate::domain::secret::{Secret, SecretHash, SecretKind};
 use crate::domain::uri::Resource;
@@ -238,9 +238,9 @@ async fn make_token(
         .iter()
         .filter(|upstream| form.get(&format!("{FOR}{}", upstream.name)).is_some())
         .collect();
-    let Some((first, others)) = chosen.split_first() else {
+    if chosen.is_empty() {
         return view(at, signed_in, Some(page::Done::NoUpstream), None).await;
-    };
+    }
     let days = form.get("days").and_then(|days| days.parse().ok());
     let days = days.filter(|days| DAYS.contains(days));
     let days = days.ok_or_else(|| OAuthError::invalid_request("a token lasts 7, 30, 90 or 365 days"))?;
@@ -253,7 +253,7 @@ async fn make_token(
     }
     // What a server needs for any use of it comes along; the rest is what was ticked.
     let ticked: Vec<&str> = form.pairs().filter_map(|(name, _)| name.strip_prefix(TICKED)).collect();
-    let mut scope = Scope::empty();
+    let mut allowed = Vec::with_capacity(chosen.len());
     for upstream in &chosen {
         let everything = authorize::usable(at, &Client::own_page(), upstream, &at.config.scopes_of(upstream));
         let own = everything.filtered(|token| {
@@ -263,16 +263,20 @@ async fn make_token(
         if !at.config.with_implied(&own).covers(&upstream.scopes) {
             return view(at, signed_in, Some(page::Done::NotGranted), None).await;
         }
-        scope = scope.union(&own);
+        allowed.push(More {
+            resource: upstream.resource.clone(),
+            scope: own,
+        });
     }
+    let More { resource, scope } = allowed.remove(0);
     let expires_at = now.plus(Duration::from_secs(days * DAY));
     let token = Secret::generate(SecretKind::PersonalToken);
     let grant_id = GrantId::generate();
     let grant = Grant {
         subject: signed_in.user.subject.clone(),
         client_id: ClientId::personal_token(),
-        resource: first.resource.clone(),
-        more: others.iter().map(|upstream| upstream.resource.clone()).collect(),
+        resource,
+        more: allowed,
         scope: scope.clone(),
         authenticated_at: signed_in.session.authenticated_at,
         key: None,
@@ -296,12 +300,12 @@ async fn make_token(
         refresh: None,
     };
     at.store.issue(&grant, &issued).await?;
-    let names = upstream_names(at, &grant).join(", ");
+    let (names, whole) = (upstream_names(at, &grant).join(", "), grant.whole_scope());
     tracing::info!(subject = %grant.subject, upstream = names, days, "a personal access token was made");
     at.metrics.audit().note(|| Act {
         subject: Some(grant.subject.as_str()),
         upstream: Some(&names),
-        scope: Some(&grant.scope),
+        scope: Some(&whole),
         by: Some("personal_access_token"),
         ..Act::new(Event::TokenIssued, "done")
     });

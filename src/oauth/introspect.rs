@@ -82,15 +82,17 @@ async fn handle(at: &Endpoints, call: &Call<'_>) -> Result<Answer, OAuthError> {
     }
     let presented = form.require("token")?;
     let found = find(at, presented).await?;
-    let Some(found) = found.filter(|found| may_know(at, &client, &found.grant)) else {
+    let told = found.as_ref().map(|found| told(at, &client, found)).unwrap_or_default();
+    let Some(found) = found.as_ref().filter(|_| !told.is_empty()) else {
         return Ok(web::json_no_store(StatusCode::OK, &json!({ "active": false })));
     };
     let user = at.identity.user(&found.grant.subject).await.map_err(unavailable)?;
+    let scope = told.iter().fold(Scope::empty(), |all, (_, scope)| all.union(scope));
     Ok(web::json_no_store(
         StatusCode::OK,
         &Active {
             active: true,
-            scope: &standing::scope_now(at, &found.grant, found.scope, user.as_ref()),
+            scope: &standing::scope_now(at, &found.grant, scope, user.as_ref()),
             client_id: found.grant.client_id.as_str(),
             username: user.as_ref().map(|user| user.username.as_str()),
             token_type: found.token_type,
@@ -98,9 +100,9 @@ async fn handle(at: &Endpoints, call: &Call<'_>) -> Result<Answer, OAuthError> {
             iat: found.issued_at.map(Timestamp::as_seconds),
             nbf: found.issued_at.map(Timestamp::as_seconds),
             sub: found.grant.subject.as_str(),
-            aud: Audience::of(&found.grant),
+            aud: Audience::of(&told),
             iss: &at.config.public_url.origin,
-            cnf: found.key.map(|key| json!({ "jkt": key })),
+            cnf: found.key.as_ref().map(|key| json!({ "jkt": key })),
         },
     ))
 }
@@ -145,20 +147,26 @@ async fn find(at: &Endpoints, presented: &str) -> Result<Option<Found>, OAuthErr
     Ok(counts.then_some(found))
 }
 
-/// Whether a client may know of a token: its own, or one for an upstream that it asks for.
-fn may_know(at: &Endpoints, caller: &Client, grant: &Grant) -> bool {
-    let mut upstreams = grant
+/// What a client may know of a token: all of its own, and of others what they allow at the upstreams that it asks for
+/// (RFC 7662 §2.2: protected resources may be answered differently).
+fn told<'a>(at: &Endpoints, caller: &Client, found: &'a Found) -> Vec<(&'a Resource, &'a Scope)> {
+    let may_know = |resource: &Resource| {
+        let upstream = at.config.upstream_for(resource);
+        upstream.is_some_and(|upstream| caller.permissions.introspects.contains(&upstream.name))
+    };
+    let grant = &found.grant;
+    grant
         .resources()
-        .filter_map(|resource| at.config.upstream_for(resource));
-    caller.id == grant.client_id || upstreams.any(|upstream| caller.permissions.introspects.contains(&upstream.name))
+        .filter(|resource| caller.id == grant.client_id || may_know(resource))
+        .map(|resource| (resource, grant.scope_at(resource, &found.scope)))
+        .collect()
 }
 
 impl<'a> Audience<'a> {
-    fn of(grant: &'a Grant) -> Self {
-        if grant.more.is_empty() {
-            Self::One(grant.resource.as_str())
-        } else {
-            Self::Several(grant.resources().map(Resource::as_str).collect())
+    fn of(told: &[(&'a Resource, &'a Scope)]) -> Self {
+        match told {
+            [(only, _)] => Self::One(only.as_str()),
+            several => Self::Several(several.iter().map(|(resource, _)| resource.as_str()).collect()),
         }
     }
 }

@@ -239,7 +239,8 @@ async fn look_up(
         let again_at = note_use(at, &live, now).await;
         look_again_at = Some(look_again_at.map_or(again_at, |at: Timestamp| at.min(again_at)));
     }
-    let scope = standing::scope_now(at, &live.grant, live.token.scope, user.as_ref());
+    let scope = live.grant.scope_at(&upstream.resource, &live.token.scope).clone();
+    let scope = standing::scope_now(at, &live.grant, scope, user.as_ref());
     let effective = at.config.with_implied(&scope);
     let permit = Permit {
         upstream: index,

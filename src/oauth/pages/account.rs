@@ -171,7 +171,8 @@ fn tokens(at: &Endpoints, about: &About<'_>) -> Markup {
                 li {
                     strong { bdi { (name) } }
                     small { "For " (words::display(&upstream_names(at, &listed.grant).join(", "), 128))
-                        @if !listed.grant.scope.is_empty() { ": " (described(at, &listed.grant.scope)) } }
+                        @let scope = listed.grant.whole_scope();
+                        @if !scope.is_empty() { ": " (described(at, &scope)) } }
                     small { "Made " (ago(about.now, listed.grant.created_at)) ", "
                         @match listed.grant.used_at {
                             Some(used) => { "last used " (ago(about.now, used)) }
